@@ -1,0 +1,1 @@
+"""Arrays in, arrays or tables out: pure functions, tested by value."""

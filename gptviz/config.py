@@ -1,0 +1,80 @@
+"""The numbers that give a GPT-2 its size, under the names that the course uses."""
+
+from typing import Any, TypedDict
+
+
+class GPTConfig(TypedDict):
+    """One model's shape. Seven keys, as in "Build a Large Language Model (From Scratch)"."""
+
+    vocab_size: int  # how many different tokens there are
+    context_length: int  # the most tokens that fit in one text
+    emb_dim: int  # numbers per token in the residual stream
+    n_heads: int  # attention heads per block; each has emb_dim / n_heads numbers
+    n_layers: int  # transformer blocks
+    drop_rate: float  # share of values that dropout zeroes in training; none at other times
+    qkv_bias: bool  # whether the query, key and value layers add a bias
+
+
+class ConfigError(ValueError):
+    """A configuration that no GPT-2 can have; the message says what to change."""
+
+
+GPT_CONFIG_124M = GPTConfig(
+    vocab_size=50257,
+    context_length=1024,
+    emb_dim=768,
+    n_heads=12,
+    n_layers=12,
+    drop_rate=0.1,
+    qkv_bias=False,
+)
+GPT_CONFIG_355M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1024, "n_layers": 24, "n_heads": 16})
+GPT_CONFIG_774M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1280, "n_layers": 36, "n_heads": 20})
+GPT_CONFIG_1558M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1600, "n_layers": 48, "n_heads": 25})
+
+GPT_CONFIGS: dict[str, GPTConfig] = {
+    "small": GPT_CONFIG_124M,
+    "medium": GPT_CONFIG_355M,
+    "large": GPT_CONFIG_774M,
+    "xl": GPT_CONFIG_1558M,
+}
+
+
+def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
+    """Give back `config` as a `GPTConfig`, or raise `ConfigError` with what to change."""
+    expected = set(GPTConfig.__annotations__)
+    if missing := sorted(expected - set(config)):
+        raise ConfigError(f"The configuration lacks {', '.join(missing)}: add it.")
+    if unknown := sorted(set(config) - expected):
+        raise ConfigError(f"The configuration has unknown keys: remove {', '.join(unknown)}.")
+
+    for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+        value = config[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} is {value!r}: make it a whole number above 0.")
+    drop_rate = config["drop_rate"]
+    if isinstance(drop_rate, bool) or not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
+        raise ConfigError(f"drop_rate is {drop_rate!r}: make it a number from 0 to below 1.")
+    if not isinstance(config["qkv_bias"], bool):
+        raise ConfigError(f"qkv_bias is {config['qkv_bias']!r}: make it True or False.")
+    if config["emb_dim"] % config["n_heads"]:
+        raise ConfigError(
+            f"emb_dim ({config['emb_dim']}) is not divisible by n_heads ({config['n_heads']}): "
+            "change one of them, so that every head gets the same whole number of dimensions."
+        )
+    return GPTConfig(**config)  # type: ignore[typeddict-item]
+
+
+def parameter_count(config: GPTConfig, *, tied_head: bool) -> int:
+    """The number of trainable values of a model with this shape.
+
+    With `tied_head` the output head is the token embedding itself and counts once;
+    without, it is a matrix of its own: 124,439,808 and 163,037,184 for GPT-2 small (qkv_bias True).
+    """
+    width = config["emb_dim"]
+    attention = 4 * width * width + width + (3 * width if config["qkv_bias"] else 0)
+    feed_forward = 2 * 4 * width * width + 4 * width + width
+    block = attention + feed_forward + 2 * 2 * width
+    embeddings = (config["vocab_size"] + config["context_length"]) * width
+    head = 0 if tied_head else config["vocab_size"] * width
+    return embeddings + config["n_layers"] * block + 2 * width + head

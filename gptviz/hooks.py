@@ -1,0 +1,88 @@
+"""The table of activations, and a context manager that records them as a model runs.
+
+It knows the course's module names as strings, and no model class.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+Key = tuple[str, int | None]  # an activation's name, and its layer (None where there is but one)
+
+
+class Site(NamedTuple):
+    """Where an activation passes by: into or out of a module."""
+
+    module: str  # its path; {layer} stands for the layer
+    side: Literal["input", "output"]
+    by_head: bool = False  # the last axis holds all heads joined, and is to be split
+
+
+# Names as in TransformerLens, so that its literature reads on; shapes without the batch.
+ACTIVATIONS: dict[str, Site] = {
+    "embed": Site("tok_emb", "output"),  # [pos, emb_dim]
+    "pos_embed": Site("pos_emb", "output"),  # [pos, emb_dim]
+    "resid_pre": Site("trf_blocks.{layer}", "input"),  # [pos, emb_dim]
+    "norm1_out": Site("trf_blocks.{layer}.norm1", "output"),  # [pos, emb_dim]
+    "q": Site("trf_blocks.{layer}.att.W_query", "output", by_head=True),  # [pos, head, head_dim]
+    "k": Site("trf_blocks.{layer}.att.W_key", "output", by_head=True),
+    "v": Site("trf_blocks.{layer}.att.W_value", "output", by_head=True),
+    "attn_scores": Site("trf_blocks.{layer}.att.causal_softmax", "input"),  # [head, query, key]
+    "pattern": Site("trf_blocks.{layer}.att.causal_softmax", "output"),  # [head, query, key]
+    "z": Site("trf_blocks.{layer}.att.out_proj", "input", by_head=True),  # [pos, head, head_dim]
+    "attn_out": Site("trf_blocks.{layer}.att", "output"),  # [pos, emb_dim]
+    "resid_mid": Site("trf_blocks.{layer}.norm2", "input"),  # [pos, emb_dim]
+    "norm2_out": Site("trf_blocks.{layer}.norm2", "output"),  # [pos, emb_dim]
+    "pre": Site("trf_blocks.{layer}.ff.layers.0", "output"),  # [pos, 4 * emb_dim]
+    "post": Site("trf_blocks.{layer}.ff.layers.1", "output"),  # [pos, 4 * emb_dim]
+    "mlp_out": Site("trf_blocks.{layer}.ff", "output"),  # [pos, emb_dim]
+    "resid_post": Site("trf_blocks.{layer}", "output"),  # [pos, emb_dim]
+    "final_norm_out": Site("final_norm", "output"),  # [pos, emb_dim]
+    "logits": Site("out_head", "output"),  # [pos, vocab_size]
+}
+PER_LAYER = frozenset(name for name, site in ACTIVATIONS.items() if "{layer}" in site.module)
+
+
+def keys(names: Iterable[str], n_layers: int) -> list[Key]:
+    """Every (name, layer) that `names` stand for in a model with `n_layers` blocks."""
+    return [(name, layer) for name in names for layer in (range(n_layers) if name in PER_LAYER else (None,))]
+
+
+@contextmanager
+def record(model: nn.Module, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor]]:
+    """While inside, forward passes of `model` fill the dict that this gives: key -> tensor with batch.
+
+    Hooks see every pass through the model, whichever thread makes it: hold the engine's lock.
+    They are gone when the block ends, also by an error.
+    """
+    recorded: dict[Key, Tensor] = {}
+    handles = []
+    try:
+        for key in wanted:
+            name, layer = key
+            site = ACTIVATIONS[name]
+            module = model.get_submodule(site.module.format(layer=layer))
+            if site.side == "input":
+                handles.append(module.register_forward_pre_hook(_keep_input(recorded, key)))
+            else:
+                handles.append(module.register_forward_hook(_keep_output(recorded, key)))
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep_input(recorded: dict[Key, Tensor], key: Key) -> Any:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        recorded[key] = inputs[0]
+
+    return hook
+
+
+def _keep_output(recorded: dict[Key, Tensor], key: Key) -> Any:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        recorded[key] = output
+
+    return hook

@@ -1,0 +1,102 @@
+"""Weights from the Hugging Face hub: what is on disk, the download with progress, and the check of what came."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int], None]  # bytes so far, bytes in all
+
+_FILES = ("config.json", "model.safetensors")
+
+
+class DownloadError(RuntimeError):
+    """A model could not be fetched; the message says what happened and what to do."""
+
+
+def cached_folder(repo: str) -> Path | None:
+    """Where the repository's model lies on this machine, or None. Never asks the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [try_to_load_from_cache(repo, file) for file in _FILES]
+    if all(isinstance(path, str) for path in found):
+        return Path(str(found[-1])).parent
+    return None
+
+
+def download(repo: str, progress: Progress | None = None) -> Path:
+    """Fetch the repository's model into huggingface_hub's cache; give back its folder there.
+
+    `progress` hears of the weights' bytes as they come. A connection that breaks is taken up
+    where it stopped. What came is compared with the checksum that the hub gives, and thrown
+    away when it differs. Raises `DownloadError`.
+    """
+    try:
+        for file in _FILES:
+            path = _download_file(repo, file, progress)
+    except DownloadError:
+        raise
+    except Exception as error:  # the hub's client raises its transport's own classes
+        raise DownloadError(_sentence(repo, error)) from error
+    return path.parent
+
+
+def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    metadata = get_hf_file_metadata(hf_hub_url(repo, file))
+    path = Path(
+        hf_hub_download(
+            repo,
+            file,
+            revision=metadata.commit_hash,
+            tqdm_class=_reporting_to(progress) if progress and file == _FILES[-1] else None,
+        )
+    )
+    # huggingface_hub checks the size alone. The ETag of a large file is its sha256.
+    if metadata.etag and len(metadata.etag) == 64 and _sha256(path) != metadata.etag:
+        blob = path.resolve()
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise DownloadError(
+            f"The download of {file} from {repo} came damaged (its checksum is wrong) and was removed: try again."
+        )
+    return path
+
+
+def _reporting_to(progress: Progress) -> type[Any]:
+    """A silent progress bar class, as huggingface_hub takes it, that tells `progress` instead."""
+    from tqdm import tqdm
+
+    class Reporter(tqdm):
+        def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.total, self.n = kwargs.get("total") or 0, kwargs.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            progress(int(self.n), int(self.total))
+            return None
+
+    return Reporter
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sentence(repo: str, error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 404:
+        return f"The hub has no {repo}, or not in a form that gptviz reads (config.json and model.safetensors)."
+    if status == 429:
+        return f"The hub asks for a pause (too many requests) and did not send {repo}: try again in some minutes."
+    if status is not None:
+        return f"The hub answered with error {status} and did not send {repo}: try again later."
+    if (isinstance(error, OSError) and error.errno == 28) or "space" in str(error).lower():
+        return f"The disk is full, so {repo} could not be stored: free some space and try again."
+    return (
+        f"The hub could not be reached, so {repo} was not downloaded: check the network and try again. "
+        "story-gpt, untrained models and checkpoints on this machine work without it."
+    )

@@ -1,0 +1,19 @@
+"""GPT-2 in PyTorch, one class an idea. It does not know that it is watched."""
+
+from .attention import CausalSoftmax, KeyValueCache, MultiHeadAttention
+from .dummy import DummyGPTModel
+from .gpt import ContextLengthError, GPTModel, TransformerBlock
+from .layers import GELU, FeedForward, LayerNorm
+
+__all__ = [
+    "GELU",
+    "CausalSoftmax",
+    "ContextLengthError",
+    "DummyGPTModel",
+    "FeedForward",
+    "GPTModel",
+    "KeyValueCache",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "TransformerBlock",
+]

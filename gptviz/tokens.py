@@ -1,0 +1,211 @@
+"""Text to GPT-2's tokens and back, offline: ids, bytes, and strings fit to show."""
+
+import codecs
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import overload
+
+import regex  # a requirement of tiktoken
+import tiktoken
+
+VOCAB_BPE = Path(__file__).parent / "data" / "gpt2-bpe" / "vocab.bpe"
+VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 50256
+
+# How GPT-2 cuts a text into words before it merges bytes (OpenAI, gpt-2/src/encoder.py).
+_WORD_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+_VISIBLE_WHITESPACE = {" ": "␠", "\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+class TokenizerDataError(RuntimeError):
+    """The tokenizer's file is missing or damaged."""
+
+
+Token = tuple[int, bytes, str]  # id, bytes, and the string to show
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized text. The three tuples have one entry per token."""
+
+    ids: tuple[int, ...]
+    bytes: tuple[bytes, ...]
+
+    @cached_property
+    def strings(self) -> tuple[str, ...]:
+        """Each token as `display` shows it: no blanks, no control characters, no broken bytes."""
+        return tuple(
+            END_OF_TEXT if id == END_OF_TEXT_ID else display(raw) for id, raw in zip(self.ids, self.bytes, strict=True)
+        )
+
+    @cached_property
+    def text(self) -> str:
+        """The text that these tokens stand for. A character cut in half at an end shows as U+FFFD."""
+        raw = b"".join(self.bytes)
+        try:
+            return raw.decode("utf-8", errors="surrogatepass")
+        except UnicodeDecodeError:
+            return raw.decode("utf-8", errors="replace")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Token]:
+        return iter(zip(self.ids, self.bytes, self.strings, strict=True))
+
+    @overload
+    def __getitem__(self, index: int) -> Token: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Tokens": ...
+    def __getitem__(self, index: int | slice) -> "Token | Tokens":
+        if isinstance(index, slice):
+            return Tokens(self.ids[index], self.bytes[index])
+        return self.ids[index], self.bytes[index], self.strings[index]
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.ids + other.ids, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One step of byte-pair encoding: the word's pieces after it, and the rank of the merge
+    that led here (lower ranks were learned earlier and go first; None before the first)."""
+
+    pieces: tuple[bytes, ...]
+    rank: int | None
+
+
+class Tokenizer:
+    """GPT-2's byte-pair encoding, built from the merges that ship with the package."""
+
+    def __init__(self, vocab_bpe: Path = VOCAB_BPE) -> None:
+        self._ranks = _ranks_of_bytes(_read_checked(vocab_bpe))
+        self._encoding = tiktoken.Encoding(
+            "gpt2",
+            pat_str=_WORD_PATTERN,
+            mergeable_ranks=self._ranks,
+            special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """50,257: 256 bytes, 50,000 merges, and `<|endoftext|>`."""
+        return self._encoding.n_vocab
+
+    def encode(self, text: str, *, bos: bool = False, special: bool = False) -> Tokens:
+        """Cut `text` into tokens.
+
+        `bos` puts `<|endoftext|>` in front, as GPT-2 saw it between documents. `<|endoftext|>`
+        inside the text is plain text, unless `special` says to read it as the special token.
+        """
+        ids = [END_OF_TEXT_ID] if bos else []
+        # A lone surrogate is no character, and tiktoken would replace it: its bytes go in one by one.
+        for part in re.split("([\ud800-\udfff])", text):
+            if len(part) == 1 and "\ud800" <= part <= "\udfff":
+                raw = part.encode("utf-8", errors="surrogatepass")
+                ids += [self._ranks[bytes([byte])] for byte in raw]
+            else:
+                ids += self._encoding.encode(
+                    part, allowed_special={END_OF_TEXT} if special else set(), disallowed_special=()
+                )
+        return self.tokens(ids)
+
+    def tokens(self, ids: Iterable[int]) -> Tokens:
+        """The tokens with these ids. An id past the vocabulary (a model with added tokens) has a made-up name."""
+        ids = tuple(ids)
+        return Tokens(ids, tuple(self._bytes(id) for id in ids))
+
+    def _bytes(self, id: int) -> bytes:
+        if 0 <= id < self.vocab_size:
+            return self._encoding.decode_single_token_bytes(id)
+        return f"<id {id}>".encode()
+
+    def words(self, text: str) -> list[str]:
+        """The words that are encoded each on its own; joined, they are the text again."""
+        return regex.findall(_WORD_PATTERN, text)
+
+    def merges(self, word: str) -> list[Merge]:
+        """How one word of `words` is put together, merge by merge, from single bytes to its tokens."""
+        pieces = [bytes([byte]) for byte in word.encode("utf-8", errors="surrogatepass")]
+        steps = [Merge(tuple(pieces), None)]
+        while True:
+            pairs = [left + right for left, right in pairwise(pieces)]
+            ranked = [(self._ranks[pair], at) for at, pair in enumerate(pairs) if pair in self._ranks]
+            if not ranked:
+                return steps
+            rank, at = min(ranked)
+            pieces[at : at + 2] = [pairs[at]]
+            steps.append(Merge(tuple(pieces), rank))
+
+
+@lru_cache(maxsize=1)
+def gpt2_tokenizer() -> Tokenizer:
+    """The one shared tokenizer; it is read-only."""
+    return Tokenizer()
+
+
+def display(raw: bytes) -> str:
+    """A token's bytes as a string in which everything can be seen.
+
+    Space, newline, tab and carriage return become `␠ ↵ ⇥ ␍`; other characters without a
+    picture of their own (controls, joiners, direction marks) become `<U+202E>`; bytes that
+    are no UTF-8 become `<0xF0>`; a combining mark sits on a dotted circle.
+    """
+    text = raw.decode("utf-8", errors="gptviz.show_bytes")
+    if text and unicodedata.combining(text[0]):
+        text = "◌" + text
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character in _VISIBLE_WHITESPACE:
+        return _VISIBLE_WHITESPACE[character]
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}:
+        return f"<U+{ord(character):04X}>"
+    return character
+
+
+def _show_bytes(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: `<0xF0>` for each byte that is no UTF-8."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join(f"<0x{byte:02X}>" for byte in bad), error.end
+
+
+codecs.register_error("gptviz.show_bytes", _show_bytes)
+
+
+def _read_checked(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TokenizerDataError(f"The tokenizer's file {path.name} cannot be read: install gptviz again.") from error
+    if hashlib.sha256(content).hexdigest() != VOCAB_BPE_SHA256:
+        raise TokenizerDataError(f"The tokenizer's file {path.name} is damaged: install gptviz again.")
+    return content.decode("utf-8")
+
+
+def _ranks_of_bytes(vocab_bpe: str) -> dict[bytes, int]:
+    """Each mergeable byte string's id. The 256 single bytes come first, then one id a merge.
+
+    `vocab.bpe` writes each byte as one visible character: printable ones as themselves, the
+    others as the characters from U+0100 on. The ids of single bytes follow the same order.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable}
+    byte_of |= {chr(0x100 + offset): byte for offset, byte in enumerate(others)}
+
+    ranks = {bytes([byte]): id for id, byte in enumerate(printable + others)}
+    _version, *merges = vocab_bpe.splitlines()
+    for merge in merges:
+        ranks[bytes(byte_of[character] for character in merge.replace(" ", ""))] = len(ranks)
+    return ranks

@@ -1,0 +1,138 @@
+"""What one run of the model left behind: read-only arrays under well-known names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .analysis.sampling import next_token_probabilities
+from .cache import ByteCache
+from .config import GPTConfig
+from .hooks import ACTIVATIONS, PER_LAYER, Key
+from .tokens import Tokens, gpt2_tokenizer
+
+Array = NDArray[np.float32]
+# (names, layer, what goes in) -> arrays: runs the one part of the model in which `names` lie. What
+# goes in is the stream [pos, emb_dim], or for the embeddings the ids [pos].
+Derive = Callable[[Sequence[str], int | None, NDArray[Any]], Mapping[str, Array]]
+
+# Quadratic in the text's length, or vocab_size wide: derived one at a time. All else of a
+# block is small, and comes together from one run of that block.
+_LARGE = frozenset({"attn_scores", "pattern", "logits"})
+_SMALL_OF_BLOCK = tuple(name for name in ACTIVATIONS if name in PER_LAYER - _LARGE - {"resid_pre", "resid_post"})
+
+
+class Trace:
+    """One text's run. `trace["embed"]` or `trace["pattern", 3]` is a read-only float32 array.
+
+    Only the residual stream at the block borders and the last position's logits are kept;
+    the rest is derived when asked for, and held within a byte budget. Names and shapes are
+    those of `gptviz.hooks.ACTIVATIONS`, without the batch.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        config: GPTConfig,
+        stream: Sequence[Array],
+        last_logits: Array,
+        derive: Derive,
+        kept: Mapping[Key, Array] | None = None,
+    ) -> None:
+        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim]."""
+        self.tokens = tokens
+        self.config = config
+        self._stream = tuple(stream)
+        self._last_logits = last_logits
+        self._derive = derive
+        self._kept = dict(kept or {})
+        # Room for one block's activations, whichever it is: GPT-2 small stays below 10 MB a
+        # trace at 64 tokens and 120 MB at 1,024.
+        stream_bytes = sum(array.nbytes for array in self._stream)
+        self._derived: ByteCache[Any] = ByteCache(max(4_000_000, int(1.8 * stream_bytes)), _bytes_of)
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that this trace comes to hold."""
+        fixed = (*self._stream, self._last_logits, *self._kept.values())
+        return sum(array.nbytes for array in fixed) + self._derived.max_bytes
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Array:
+        name, layer = self._checked(key)
+        if layer is not None and name == "resid_pre":
+            return self._stream[layer]
+        if layer is not None and name == "resid_post":
+            return self._stream[layer + 1]
+        if (name, layer) in self._kept:
+            return self._kept[name, layer]
+        if name == "logits":
+            return self.logits_at(slice(None))
+        group = _SMALL_OF_BLOCK if name in _SMALL_OF_BLOCK else (name,)
+        source = self._source(name, layer)
+        return self._derived.get((group, layer), lambda: self._derive(group, layer, source))[name]
+
+    def _source(self, name: str, layer: int | None) -> NDArray[Any]:
+        """What the part of the model reads in which the activation lies."""
+        if layer is not None:
+            return self._stream[layer]
+        return np.array(self.tokens.ids) if name in ("embed", "pos_embed") else self._stream[-1]
+
+    def _checked(self, key: str | tuple[str, int]) -> Key:
+        name, layer = (key, None) if isinstance(key, str) else key
+        if name not in ACTIVATIONS:
+            raise KeyError(f"{name!r} is no activation; known are: {', '.join(ACTIVATIONS)}.")
+        layers = self.config["n_layers"]
+        if name in PER_LAYER and layer not in range(layers):
+            raise KeyError(
+                f"{name!r} is there once a layer: ask for trace[{name!r}, 0] to trace[{name!r}, {layers - 1}]."
+            )
+        if name not in PER_LAYER and layer is not None:
+            raise KeyError(f"{name!r} is there once, not once a layer: ask for trace[{name!r}].")
+        return name, layer
+
+    def logits_at(self, positions: int | slice) -> Array:
+        """The logits at one position [vocab_size], or at a slice of positions [pos, vocab_size].
+
+        `trace["logits"]` is all of them: 200 kB a token, so ask for what you show. Slices are
+        not held; single positions are. Raises `IndexError` past the text's end.
+        """
+        if ("logits", None) in self._kept:
+            return self._kept["logits", None][positions]
+        if isinstance(positions, slice):
+            return self._derive_logits(positions)
+        position = range(len(self))[positions]
+        if position == len(self) - 1:
+            return self._last_logits
+        row = slice(position, position + 1)
+        return self._derived.get(("logits", position), lambda: self._derive_logits(row)[0])
+
+    def _derive_logits(self, rows: slice) -> Array:
+        return self._derive(("logits",), None, self._stream[-1][rows])["logits"]
+
+    def top_k(self, position: int = -1, k: int = 10, temperature: float = 1.0) -> pd.DataFrame:
+        """The k most probable next tokens after `position`, one a row, the most probable first.
+
+        Columns: token (as `display` shows it), id, logit (the model's own, whatever the
+        temperature), probability (over the whole vocabulary).
+        """
+        logits = self.logits_at(position)
+        probabilities = next_token_probabilities(logits, temperature=temperature)
+        ids = np.argsort(-logits, kind="stable")[:k]
+        return pd.DataFrame(
+            {
+                "token": gpt2_tokenizer().tokens(ids.tolist()).strings,
+                "id": ids,
+                "logit": logits[ids],
+                "probability": probabilities[ids],
+            }
+        )
+
+
+def _bytes_of(value: Any) -> int:
+    arrays = value.values() if isinstance(value, Mapping) else [value]
+    return sum(array.nbytes for array in arrays)
