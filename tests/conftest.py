@@ -1,0 +1,44 @@
+"""What all tests share: small models, and no network."""
+
+import ipaddress
+import socket
+
+import pytest
+from tiny import tiny_engine
+
+import gptviz
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Any connection that leaves this machine fails the test."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, _loopback_only(getattr(socket.socket, name)))
+
+
+def _loopback_only(connect):
+    def checked(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            pytest.fail(f"a test connects to {address}")
+        return connect(self, address)
+
+    return checked
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """An engine with a seeded model: 3 blocks, 4 heads, 16 dimensions, 32 positions, a head of its own."""
+    return tiny_engine()
+
+
+@pytest.fixture(scope="session")
+def story():
+    """The bundled model."""
+    return gptviz.load("story-gpt", device="cpu")
