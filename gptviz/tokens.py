@@ -21,7 +21,9 @@ END_OF_TEXT_ID = 50256
 
 # How GPT-2 cuts a text into words before it merges bytes (OpenAI, gpt-2/src/encoder.py).
 _WORD_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+_LONE_SURROGATE = re.compile("([\ud800-\udfff])")
 _VISIBLE_WHITESPACE = {" ": "␠", "\n": "↵", "\t": "⇥", "\r": "␍"}
+_DRAWN_AS_NOTHING = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u2800]")  # fillers, variation selectors, blanks
 
 
 class TokenizerDataError(RuntimeError):
@@ -107,8 +109,8 @@ class Tokenizer:
         """
         ids = [END_OF_TEXT_ID] if bos else []
         # A lone surrogate is no character, and tiktoken would replace it: its bytes go in one by one.
-        for part in re.split("([\ud800-\udfff])", text):
-            if len(part) == 1 and "\ud800" <= part <= "\udfff":
+        for part in _LONE_SURROGATE.split(text):
+            if _LONE_SURROGATE.fullmatch(part):
                 raw = part.encode("utf-8", errors="surrogatepass")
                 ids += [self._ranks[bytes([byte])] for byte in raw]
             else:
@@ -125,11 +127,12 @@ class Tokenizer:
     def _bytes(self, id: int) -> bytes:
         if 0 <= id < self.vocab_size:
             return self._encoding.decode_single_token_bytes(id)
-        return f"<id {id}>".encode()
+        return f"<id_{id}>".encode()
 
     def words(self, text: str) -> list[str]:
         """The words that are encoded each on its own; joined, they are the text again."""
-        return regex.findall(_WORD_PATTERN, text)
+        parts = _LONE_SURROGATE.split(text)  # every second one is a surrogate: a word of its own, as in `encode`
+        return [word for part in parts for word in regex.findall(_WORD_PATTERN, part)]
 
     def merges(self, word: str) -> list[Merge]:
         """How one word of `words` is put together, merge by merge, from single bytes to its tokens."""
@@ -155,19 +158,19 @@ def display(raw: bytes) -> str:
     """A token's bytes as a string in which everything can be seen.
 
     Space, newline, tab and carriage return become `␠ ↵ ⇥ ␍`; other characters without a
-    picture of their own (controls, joiners, direction marks) become `<U+202E>`; bytes that
+    picture of their own (controls, joiners, direction marks, fillers) become `<U+202E>`; bytes that
     are no UTF-8 become `<0xF0>`; a combining mark sits on a dotted circle.
     """
     text = raw.decode("utf-8", errors="gptviz.show_bytes")
-    if text and unicodedata.combining(text[0]):
-        text = "◌" + text
-    return "".join(_visible(character) for character in text)
+    shown = "".join(_visible(character) for character in text)
+    return "◌" + shown if unicodedata.category(shown[:1] or " ").startswith("M") else shown
 
 
 def _visible(character: str) -> str:
     if character in _VISIBLE_WHITESPACE:
         return _VISIBLE_WHITESPACE[character]
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}:
+    category = unicodedata.category(character)
+    if category.startswith(("C", "Z")) or _DRAWN_AS_NOTHING.match(character):
         return f"<U+{ord(character):04X}>"
     return character
 
