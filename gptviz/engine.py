@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import hub
-from .analysis.sampling import next_token_probabilities
+from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
 from .config import GPTConfig
 from .hooks import ACTIVATIONS, Key, keys, record
@@ -112,6 +112,11 @@ class Engine:
         """Whether the output head is the token embedding."""
         return self._model.tied_head
 
+    @property
+    def n_parameters(self) -> int:
+        """Trainable values of the model; a tied head counts once."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
     def tokenize(self, text: str, *, bos: bool = False) -> Tokens:
         """Cut `text` into tokens, with `<|endoftext|>` in front where `bos` says so."""
         return self.tokenizer.encode(text, bos=bos)
@@ -156,14 +161,13 @@ class Engine:
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
-        random = np.random.default_rng(seed)
-        return self._generate(list(tokens.ids), max_new_tokens, random, temperature, top_k, top_p)
+        return self._generate(list(tokens.ids), max_new_tokens, seed, temperature, top_k, top_p)
 
     def _generate(
         self,
         ids: list[int],
         max_new_tokens: int,
-        random: np.random.Generator,
+        seed: int | None,
         temperature: float,
         top_k: int | None,
         top_p: float | None,
@@ -175,8 +179,7 @@ class Engine:
                 caches, unseen = self._new_caches(), ids[-self.config["context_length"] :]
             logits = self._next_logits(unseen, caches)
             probabilities = next_token_probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-            greedy = temperature == 0
-            id = int(probabilities.argmax()) if greedy else int(random.choice(len(probabilities), p=probabilities))
+            id = draw(probabilities, seed, position=len(ids))
             (raw,), (string,) = self.tokenizer.tokens([id]).bytes, self.tokenizer.tokens([id]).strings
             yield GeneratedToken(id, raw, string, float(probabilities[id]))
             if id == END_OF_TEXT_ID:
@@ -252,7 +255,8 @@ class Engine:
         return torch.tensor(ids, device=self._device)[None]
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.tensor(array, device=self._device)  # a copy: torch knows no read-only memory
+        # A copy: torch knows no read-only memory. It knows no negative strides either.
+        return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self._device)
 
     def _arrays(self, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
         return {key: self._array(tensor, by_head=ACTIVATIONS[key[0]].by_head) for key, tensor in recorded.items()}

@@ -45,8 +45,17 @@ ACTIVATIONS: dict[str, Site] = {
 PER_LAYER = frozenset(name for name, site in ACTIVATIONS.items() if "{layer}" in site.module)
 
 
+def check_name(name: object) -> None:
+    """Raise a `KeyError` that lists the known names, unless `name` is one."""
+    if name not in ACTIVATIONS:
+        raise KeyError(f"{name!r} is no activation; known are: {', '.join(ACTIVATIONS)}.")
+
+
 def keys(names: Iterable[str], n_layers: int) -> list[Key]:
     """Every (name, layer) that `names` stand for in a model with `n_layers` blocks."""
+    names = list(names)
+    for name in names:
+        check_name(name)
     return [(name, layer) for name in names for layer in (range(n_layers) if name in PER_LAYER else (None,))]
 
 

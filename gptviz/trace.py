@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .analysis.sampling import next_token_probabilities
 from .cache import ByteCache
 from .config import GPTConfig
-from .hooks import ACTIVATIONS, PER_LAYER, Key
+from .hooks import ACTIVATIONS, PER_LAYER, Key, check_name
 from .tokens import Tokens, gpt2_tokenizer
 
 Array = NDArray[np.float32]
@@ -49,9 +49,11 @@ class Trace:
         self._derive = derive
         self._kept = dict(kept or {})
         # Room for one block's activations, whichever it is: GPT-2 small stays below 10 MB a
-        # trace at 64 tokens and 120 MB at 1,024.
+        # trace at 64 tokens and 120 MB at 1,024. The small ones of a block are 17 times its
+        # stream, and the pattern is [head, query, key].
         stream_bytes = sum(array.nbytes for array in self._stream)
-        self._derived: ByteCache[Any] = ByteCache(max(4_000_000, int(1.8 * stream_bytes)), _bytes_of)
+        block_bytes = 4 * len(tokens) * max(17 * config["emb_dim"], config["n_heads"] * len(tokens))
+        self._derived: ByteCache[Any] = ByteCache(max(4_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
 
     @property
     def max_bytes(self) -> int:
@@ -83,9 +85,10 @@ class Trace:
         return np.array(self.tokens.ids) if name in ("embed", "pos_embed") else self._stream[-1]
 
     def _checked(self, key: str | tuple[str, int]) -> Key:
+        if not isinstance(key, str) and not (isinstance(key, tuple) and len(key) == 2):
+            raise KeyError(f"{key!r} is no name: ask for trace[name] or trace[name, layer].")
         name, layer = (key, None) if isinstance(key, str) else key
-        if name not in ACTIVATIONS:
-            raise KeyError(f"{name!r} is no activation; known are: {', '.join(ACTIVATIONS)}.")
+        check_name(name)
         layers = self.config["n_layers"]
         if name in PER_LAYER and layer not in range(layers):
             raise KeyError(

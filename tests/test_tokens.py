@@ -71,27 +71,27 @@ def test_a_character_cut_in_half_shows_as_the_replacement_character():
 
 def test_tokens_read_as_id_bytes_and_string():
     tokens = encode("the cat")
-    assert list(tokens) == [(1169, b"the", "the"), (3797, b" cat", "␠cat")]
-    assert tokens[1] == (3797, b" cat", "␠cat")
+    assert list(tokens) == [(1169, b"the", "the"), (3797, b" cat", "␣cat")]
+    assert tokens[1] == (3797, b" cat", "␣cat")
     assert tokens[-1:] == encode(" cat")
     assert len(tokens) == 2
 
 
 def test_a_leading_space_makes_another_token():
     assert encode("the").strings == ("the",)
-    assert encode(" the").strings == ("␠the",)
+    assert encode(" the").strings == ("␣the",)
     assert encode("the").ids != encode(" the").ids
 
 
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [
-        (b" the", "␠the"),
+        (b" the", "␣the"),
         (b"\n\n", "↵↵"),
         (b"\t", "⇥"),
         (b"\r", "␍"),
         (b"\xf0\x9f", "<0xF0><0x9F>"),
-        (b" \xe2\x80", "␠<0xE2><0x80>"),
+        (b" \xe2\x80", "␣<0xE2><0x80>"),
         (b"\x00", "<U+0000>"),
         (b"\x7f", "<U+007F>"),
         ("\u00a0".encode(), "<U+00A0>"),

@@ -42,8 +42,9 @@ def next_token_probabilities(
         probabilities[logits.argmax()] = 1.0
         return probabilities
 
-    # The highest logit is taken off first: divided by a tiny temperature, it would overflow.
-    probabilities = softmax((logits - logits.max()) / temperature)
+    # The highest logit is taken off first: a tiny temperature then sends all others to minus infinity.
+    with np.errstate(over="ignore"):
+        probabilities = softmax((logits - logits.max()) / temperature)
     if top_k is None and top_p is None:
         return probabilities
     order = np.argsort(-probabilities, kind="stable")[:top_k]
@@ -54,3 +55,13 @@ def next_token_probabilities(
     filtered = np.zeros_like(probabilities)
     filtered[order] = kept / kept.sum()
     return filtered
+
+
+def draw(probabilities: NDArray[np.float64], seed: int | None, position: int) -> int:
+    """Draw the id of the token that goes to `position` from its distribution [vocab_size].
+
+    The same seed and position draw the same, however many tokens are asked for at once;
+    without a seed each draw is new.
+    """
+    random = np.random.default_rng(None if seed is None else (seed, position))
+    return int(random.choice(len(probabilities), p=probabilities))
