@@ -22,7 +22,7 @@ END_OF_TEXT_ID = 50256
 # How GPT-2 cuts a text into words before it merges bytes (OpenAI, gpt-2/src/encoder.py).
 _WORD_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _LONE_SURROGATE = re.compile("([\ud800-\udfff])")
-_VISIBLE_WHITESPACE = {" ": "␠", "\n": "↵", "\t": "⇥", "\r": "␍"}
+_VISIBLE_WHITESPACE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 _DRAWN_AS_NOTHING = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u2800]")  # fillers, variation selectors, blanks
 
 
@@ -157,7 +157,7 @@ def gpt2_tokenizer() -> Tokenizer:
 def display(raw: bytes) -> str:
     """A token's bytes as a string in which everything can be seen.
 
-    Space, newline, tab and carriage return become `␠ ↵ ⇥ ␍`; other characters without a
+    Space, newline, tab and carriage return become `␣ ↵ ⇥ ␍`; other characters without a
     picture of their own (controls, joiners, direction marks, fillers) become `<U+202E>`; bytes that
     are no UTF-8 become `<0xF0>`; a combining mark sits on a dotted circle.
     """

@@ -1,0 +1,19 @@
+"""The router: the table of pages and the controls that they share."""
+
+import streamlit as st
+
+from gptviz.ui import look, shared, state
+
+PAGES = [
+    st.Page("pages/tokens.py", title="Tokens", icon=":material/segment:", default=True),
+    st.Page("pages/attention.py", title="Attention", icon=":material/grid_on:"),
+    st.Page("pages/next_token.py", title="Next token", icon=":material/bar_chart:"),
+]
+
+st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
+look.less_white_space()
+state.start()
+page = st.navigation(PAGES, position="top")
+shared.controls()
+page.run()
+shared.finish()

@@ -1,0 +1,107 @@
+"""The command line: `python -m gptviz models | next | trace | verify`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import gptviz
+from gptviz import hub, verify
+from gptviz.hooks import keys
+
+ERRORS = (
+    gptviz.WeightsError,
+    gptviz.ConfigError,
+    gptviz.ContextLengthError,
+    gptviz.EmptyTextError,
+    gptviz.DownloadError,
+    OSError,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; give back the exit status: 0, 1 for a failed check, 2 for an error (said in one sentence)."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ERRORS as error:
+        print(f"gptviz: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gptviz", description="See inside GPT-2.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    models = commands.add_parser("models", help="the models that have a name, and which are on disk")
+    models.set_defaults(run=_models)
+
+    next_token = commands.add_parser("next", help="the most probable next tokens after a text")
+    next_token.add_argument("text")
+    next_token.add_argument("-k", type=int, default=10, help="how many (10)")
+    next_token.add_argument("--temperature", type=float, default=1.0, help="divides the logits (1.0)")
+    next_token.set_defaults(run=_next)
+
+    trace = commands.add_parser("trace", help="every activation of a text, as an .npz file")
+    trace.add_argument("text")
+    trace.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    trace.set_defaults(run=_trace)
+
+    for command in (next_token, trace):
+        command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
+        command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
+
+    check = commands.add_parser("verify", help="check a model's numbers; exits 1 when a check fails")
+    check.add_argument("model", metavar="NAME", help="a name, or a path")
+    check.set_defaults(run=_verify)
+    return parser
+
+
+def _models(_options: argparse.Namespace) -> int:
+    for model in gptviz.MODELS.values():
+        here = model.repo is None or hub.cached_folder(model.repo) is not None
+        where = "here" if here else f"{model.n_bytes / 1e9:.1f} GB to download"
+        print(f"{model.name:<12} {model.n_parameters:>13,} parameters   {where:<20} {model.about}")
+    return 0
+
+
+def _next(options: argparse.Namespace) -> int:
+    trace = _engine(options.model).run(options.text, bos=options.bos)
+    table = trace.top_k(k=options.k, temperature=options.temperature)
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    engine = _engine(options.model)
+    trace = engine.run(options.text, bos=options.bos, keep=gptviz.ACTIVATIONS)
+    arrays = {
+        name if layer is None else f"{name}.{layer}": trace[name if layer is None else (name, layer)]
+        for name, layer in keys(gptviz.ACTIVATIONS, engine.config["n_layers"])
+    }
+    np.savez(options.out, ids=np.array(trace.tokens.ids), strings=np.array(trace.tokens.strings), **arrays)
+    print(f"{len(arrays)} activations of {len(trace)} tokens in {options.out}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    checks = verify.checks(_engine(options.model))
+    for check in checks:
+        print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.figure}")
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _engine(name: str) -> gptviz.Engine:
+    return gptviz.load(name, progress=_print_progress)
+
+
+def _print_progress(n_bytes: int, n_total: int) -> None:
+    done = f"{n_bytes / 1e6:,.0f} of {n_total / 1e6:,.0f} MB"
+    print(f"\rDownloading: {done}", end="" if n_bytes < n_total else "\n", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""One attention head as a heat map, and as lines between two columns of tokens."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from .theme import FONT_SIZE, LIGHT, Theme, labels, style, token_axis
+
+_LEVELS = 8  # widths that lines come in: one trace a level, however many lines there are
+_FAINTEST = 0.02  # a weight below this draws no line
+
+
+def attention_map(
+    pattern: NDArray[np.floating], strings: Sequence[str], *, chosen: int | None = None, theme: Theme = LIGHT
+) -> go.Figure:
+    """A head's weights: query down, key across, row 0 on top; colour from 0 to 1, the future grey.
+
+    `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
+    position are framed.
+    """
+    n_tokens = len(strings)
+    future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), k=1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.where(future, np.nan, pattern).astype(np.float32),
+            zmin=0,
+            zmax=1,
+            colorscale=theme.sequential,
+            hoverongaps=False,
+            xgap=1 if n_tokens <= 64 else 0,
+            ygap=1 if n_tokens <= 64 else 0,
+            colorbar={"title": {"text": "weight"}, "thickness": 14, "outlinewidth": 0, "tickformat": ".1f"},
+            hovertemplate="query <b>%{y}</b><br>key <b>%{x}</b><br>weight <b>%{z:.4f}</b><extra></extra>",
+        )
+    )
+    style(figure, theme, height=_map_height(n_tokens))
+    figure.update_xaxes(token_axis(strings), title_text="key: looked at", side="top", tickangle=-60)
+    figure.update_yaxes(token_axis(strings) | {"range": [n_tokens - 0.5, -0.5]}, title_text="query: looking")
+    figure.update_layout(plot_bgcolor=theme.future)
+    if chosen is not None:
+        _frame_row_and_column(figure, chosen, n_tokens, theme)
+    return figure
+
+
+def attention_lines(
+    pattern: NDArray[np.floating],
+    strings: Sequence[str],
+    *,
+    chosen: int | None = None,
+    first: int = 0,
+    theme: Theme = LIGHT,
+) -> go.Figure:
+    """A head's weights as lines from the query (left) to the key (right); wider means more weight.
+
+    `pattern` is [query, key] and `strings` one per token, of a text or of a window that begins
+    at position `first`. With a `chosen` position its own lines are coloured, what it attends to
+    and what attends to it, and the others faint. The tokens are selectable points whose
+    customdata is the position.
+    """
+    n_tokens = len(strings)
+    figure = go.Figure()
+    queries, keys = np.nonzero(np.asarray(pattern) >= _FAINTEST)
+    local = None if chosen is None else chosen - first
+    for color, opacity, picked in _groups(queries, keys, local, theme):
+        for width, level in _levels(np.asarray(pattern)[queries[picked], keys[picked]]):
+            figure.add_trace(_segments(queries[picked][level], keys[picked][level], color, opacity, width))
+    for x, side, anchor in ((0.0, "query", "middle left"), (1.0, "key", "middle right")):
+        figure.add_trace(_column(strings, x, anchor, side, first, local, theme))
+    style(figure, theme, height=max(220, 60 + 27 * n_tokens))
+    figure.update_xaxes(
+        range=[-0.6, 1.6],
+        showgrid=False,
+        showline=False,
+        zeroline=False,
+        tickvals=[0, 1],
+        ticktext=["query", "key"],
+        side="top",
+        fixedrange=True,
+    )
+    figure.update_yaxes(range=[n_tokens - 0.4, -0.6], visible=False, fixedrange=True)
+    figure.update_layout(dragmode=False, hovermode="closest")
+    return figure
+
+
+def _map_height(n_tokens: int) -> int:
+    return int(np.clip(170 + 30 * n_tokens, 320, 760))
+
+
+def _frame_row_and_column(figure: go.Figure, chosen: int, n_tokens: int, theme: Theme) -> None:
+    for color, box in (
+        (theme.accent, {"x0": -0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": chosen + 0.5}),
+        (theme.second, {"x0": chosen - 0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": n_tokens - 0.5}),
+    ):
+        figure.add_shape(type="rect", line={"color": color, "width": 2.5}, **box)
+
+
+def _groups(
+    queries: NDArray[np.intp], keys: NDArray[np.intp], chosen: int | None, theme: Theme
+) -> list[tuple[str, float, NDArray[np.bool_]]]:
+    """(colour, opacity, which lines), the faint ones first so that the coloured ones lie on top."""
+    if chosen is None:
+        return [(theme.main, 0.75, np.ones(len(queries), dtype=bool))]
+    looks, looked_at = queries == chosen, (keys == chosen) & (queries != chosen)
+    return [
+        (theme.muted, 0.18, ~looks & ~looked_at),
+        (theme.second, 0.9, looked_at),
+        (theme.accent, 0.95, looks),
+    ]
+
+
+def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_]]]:
+    """(line width, which lines) for each level of weight that occurs."""
+    level = np.minimum((weights * _LEVELS).astype(int), _LEVELS - 1)
+    return [(0.6 + 8.0 * (number + 0.5) / _LEVELS, level == number) for number in np.unique(level)]
+
+
+def _segments(
+    queries: NDArray[np.intp], keys: NDArray[np.intp], color: str, opacity: float, width: float
+) -> go.Scatter:
+    """Many lines as one trace: breaks between them are NaN."""
+    n_lines = len(queries)
+    return go.Scatter(
+        x=np.tile([0.0, 1.0, np.nan], n_lines),
+        y=np.column_stack((queries, keys, np.full(n_lines, np.nan))).ravel(),
+        mode="lines",
+        line={"color": color, "width": width},
+        opacity=opacity,
+        hoverinfo="skip",
+    )
+
+
+def _column(
+    strings: Sequence[str], x: float, anchor: str, side: str, first: int, chosen: int | None, theme: Theme
+) -> go.Scatter:
+    n_tokens = len(strings)
+    colors = [theme.accent if position == chosen else theme.text for position in range(n_tokens)]
+    return go.Scatter(
+        x=np.full(n_tokens, x),
+        y=np.arange(n_tokens),
+        mode="markers+text",
+        text=labels(strings),
+        textposition=anchor,
+        textfont={"size": FONT_SIZE, "color": colors},
+        marker={"size": 9, "color": colors},
+        customdata=np.arange(first, first + n_tokens),
+        hovertemplate=f"{side} <b>%{{text}}</b>, position %{{customdata}}<br>click to choose<extra></extra>",
+        # Choosing a token is a click; it must not dim the others.
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.text}},
+    )

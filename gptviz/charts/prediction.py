@@ -1,0 +1,92 @@
+"""What comes next: the most probable tokens, and how well each position was foreseen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from .theme import LIGHT, Theme, labels, style, token_axis
+
+
+def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
+    """The most probable next tokens, one bar each, the most probable on top.
+
+    `table` has one row per token: token (string to show), id, logit, probability (the model's
+    own, at temperature 1), drawn (its probability of being drawn, after temperature, top-k and
+    top-p: the bar; a tick marks the model's own).
+    """
+    names = labels(table["token"].tolist())
+    details = np.column_stack((table["id"], table["logit"], table["probability"]))
+    hover = (
+        "<b>%{text}</b> (id %{customdata[0]})<br>drawn with %{x:.4f}<br>"
+        "model's own probability %{customdata[2]:.4f}<br>logit %{customdata[1]:.4f}<extra></extra>"
+    )
+    positions = np.arange(len(table))
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=table["drawn"],
+                y=positions,
+                orientation="h",
+                marker={"color": theme.main},
+                text=names,
+                customdata=details,
+                hovertemplate=hover,
+                textposition="none",
+            ),
+            go.Scatter(
+                x=table["probability"],
+                y=positions,
+                mode="markers",
+                marker={"symbol": "line-ns-open", "size": 20, "color": theme.accent, "line": {"width": 3}},
+                hoverinfo="skip",
+            ),
+        ]
+    )
+    for position, drawn in enumerate(table["drawn"]):
+        figure.add_annotation(
+            x=max(drawn, table["probability"].iloc[position]),
+            y=position,
+            text=f"{drawn:.1%}" if drawn else "cut",
+            showarrow=False,
+            xanchor="left",
+            xshift=10,
+            font={"color": theme.text if drawn else theme.muted},
+        )
+    style(figure, theme, height=60 + 34 * max(3, len(table)))
+    highest = max(table["drawn"].max(), table["probability"].max())
+    figure.update_xaxes(range=[0, min(1.12, highest * 1.18)], tickformat=".0%", title_text="probability")
+    figure.update_yaxes(
+        tickvals=positions, ticktext=names, range=[len(table) - 0.5, -0.5], showgrid=False, ticksuffix=" "
+    )
+    figure.update_layout(bargap=0.25)
+    return figure
+
+
+def surprisal_bars(
+    strings: Sequence[str], bits: NDArray[np.floating], *, chosen: int | None = None, theme: Theme = LIGHT
+) -> go.Figure:
+    """How surprised the model was by each token, given those before it: minus log2 of its probability.
+
+    `strings` and `bits` have one entry per position; the first token was not predicted (NaN).
+    """
+    positions = np.arange(len(strings))
+    colors = [theme.accent if position == chosen else theme.main for position in positions]
+    figure = go.Figure(
+        go.Bar(
+            x=positions,
+            y=bits,
+            marker={"color": colors},
+            customdata=np.exp2(-np.asarray(bits, dtype=float)),
+            hovertemplate="<b>%{x}</b><br>surprisal %{y:.2f} bits<br>probability %{customdata:.4f}<extra></extra>",
+            selected={"marker": {"opacity": 1}},
+            unselected={"marker": {"opacity": 1}},
+        )
+    )
+    style(figure, theme, height=280)
+    figure.update_xaxes(token_axis(strings), tickangle=-60)
+    figure.update_yaxes(title_text="surprisal (bits)", rangemode="tozero")
+    figure.update_layout(bargap=0.15)
+    return figure

@@ -1,0 +1,98 @@
+"""One look for all charts: colours that colour-blind people tell apart, large type, light and dark."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+FONT_SIZE = 15  # legible from the back row
+MAX_LABELS = 48  # token labels on one axis, before they run into each other
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one mode. Scales are Plotly's (cmocean and seaborn), even in lightness."""
+
+    text: str
+    muted: str
+    grid: str
+    main: str  # bars and lines
+    accent: str  # what the person chose
+    second: str  # the other direction, the comparison
+    future: str  # cells that the mask forbids
+    sequential: str  # 0 to 1
+    diverging: str  # signed, centred on zero
+
+
+LIGHT = Theme(
+    text="#14212B",
+    muted="#5A6872",
+    grid="#DDE3E8",
+    main="#0072B2",
+    accent="#C24E00",
+    second="#007A5A",
+    future="#E4E7EA",
+    sequential="ice_r",
+    diverging="balance",
+)
+DARK = Theme(
+    text="#EDF1F4",
+    muted="#A3B0BA",
+    grid="#2C3741",
+    main="#56B4E9",
+    accent="#F5A742",
+    second="#4FD1A5",
+    future="#2A323A",
+    sequential="ice",
+    diverging="icefire",
+)
+
+
+def style(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
+    """Give `figure` the common look; the background is the page's."""
+    axis = {
+        "gridcolor": theme.grid,
+        "linecolor": theme.grid,
+        "zerolinecolor": theme.grid,
+        "tickfont": {"size": FONT_SIZE, "color": theme.text},
+        "title": {"font": {"size": FONT_SIZE, "color": theme.muted}},
+        "automargin": True,
+    }
+    figure.update_layout(
+        height=height,
+        font={"family": "Source Sans, Noto Sans, sans-serif", "size": FONT_SIZE, "color": theme.text},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        hoverlabel={"font": {"size": FONT_SIZE + 1}, "align": "left"},
+        showlegend=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
+    )
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    return figure
+
+
+def labels(strings: Sequence[str]) -> list[str]:
+    """Token strings, safe as Plotly text: Plotly reads tags and entities in labels, and tokens are data."""
+    return [html.escape(string) for string in strings]
+
+
+def token_axis(strings: Sequence[str]) -> dict[str, object]:
+    """An integer axis that shows tokens: equal tokens stay apart, and hover shows the token too.
+
+    `labelalias` rather than tick text, so that Plotly thins the labels out where there is no room.
+    """
+    alias = {str(position): label for position, label in enumerate(labels(strings))}
+    alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # between two tokens: nothing
+    few = len(strings) <= MAX_LABELS
+    ticks: dict[str, object] = {"tick0": 0, "dtick": 1} if few else {"nticks": MAX_LABELS}
+    return {
+        "labelalias": alias,
+        **ticks,
+        "range": [-0.5, len(strings) - 0.5],
+        "showgrid": False,
+        "zeroline": False,
+        "exponentformat": "none",
+    }

@@ -1,0 +1,74 @@
+"""How things are drawn: charts in the mode's colours, tokens as coloured chips."""
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from gptviz.charts import DARK, LIGHT, Theme
+from gptviz.tokens import Tokens
+
+# Okabe and Ito's hues, see-through, so that they work on white and on black.
+_CHIP_COLORS = ("86,180,233", "230,159,0", "0,158,115", "204,121,167", "240,228,66", "213,94,0")
+_BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;">{}</div>'
+
+
+def less_white_space() -> None:
+    """Streamlit leaves a hand's breadth above a page's title: on a projector it is wanted below."""
+    st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 4.5rem; padding-bottom: 3rem;}</style>")
+
+
+def theme() -> Theme:
+    """The chart colours of the mode that the browser shows."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None] | None = None) -> Any:
+    """Show a chart. `alt` says in one sentence what it shows; with `on_click` its points can be clicked."""
+    options = {
+        "displaylogo": False,
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "toImageButtonOptions": {"format": "svg", "filename": f"gptviz-{key}"},
+    }
+    if on_click is None:
+        return st.plotly_chart(figure, theme=None, key=key, config=options, alt=alt)
+    return st.plotly_chart(
+        figure, theme=None, key=key, config=options, alt=alt, on_select=on_click, selection_mode="points"
+    )
+
+
+def token_strip(tokens: Tokens, *, chosen: int | None = None, first: int = 0, titles: Sequence[str] = ()) -> None:
+    """The tokens as coloured chips in reading order; hover shows position, id and bytes, or `titles`."""
+    st.html(_BLOCK.format("".join(_chips(tokens, chosen, first, titles))))
+
+
+def written(text: str, continuation: Tokens, *, first: int) -> None:
+    """A text, plain, and behind it the model's continuation as chips; it begins at position `first`."""
+    plain = f'<span style="white-space:pre-wrap;">{html.escape(text)}</span>'
+    st.html(_BLOCK.format(plain + "".join(_chips(continuation, None, first, ()))))
+
+
+def _chips(tokens: Tokens, chosen: int | None, first: int, titles: Sequence[str]) -> Iterator[str]:
+    for offset, (id, raw, string) in enumerate(tokens):
+        title = titles[offset] if titles else f"position {first + offset} · id {id} · bytes {raw.hex(' ')}"
+        color = _CHIP_COLORS[(first + offset) % len(_CHIP_COLORS)]
+        outline = "outline:2px solid currentColor;" if first + offset == chosen else ""
+        yield (
+            f'<span title="{html.escape(title)}" style="background:rgba({color},0.33);{outline}'
+            'border-radius:5px;padding:2px 3px;margin:2px 1px;display:inline-block;white-space:pre-wrap;">'
+            f"{html.escape(string)}</span>" + ("<br>" if raw.endswith(b"\n") else "")
+        )
+
+
+def code(string: str) -> str:
+    """A token's string as Markdown code, whatever is in it."""
+    fence = "`" * (string.count("`") + 1)
+    pad = " " if "`" in string else ""
+    return f"{fence}{pad}{string}{pad}{fence}"
+
+
+def pieces(parts: Sequence[bytes]) -> None:
+    """Byte strings as chips side by side, such as the pieces of a word while it is merged."""
+    token_strip(Tokens(tuple(range(len(parts))), tuple(parts)), titles=[f"bytes {part.hex(' ')}" for part in parts])

@@ -1,0 +1,100 @@
+"""Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import streamlit as st
+
+import gptviz
+from gptviz import hub
+from gptviz.cache import ByteCache
+from gptviz.tokens import Tokens
+from gptviz.trace import Trace
+
+OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
+_TRACE_BYTES = 400_000_000  # for the traces of one model
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An engine, and what it computed lately: everyone who looks at the same text shares one trace."""
+
+    engine: gptviz.Engine
+    traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, lambda trace: trace.max_bytes))
+
+    def trace(self, tokens: Tokens) -> Trace:
+        """The trace of these tokens, computed once."""
+        return self.traces.get(tokens.ids, lambda: self.engine.run(tokens))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def loaded(name: str) -> LoadedModel:
+    """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
+    return LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+
+
+def own_models() -> dict[str, Path]:
+    """Models of the person who started the app: names (as in a link) -> paths."""
+    paths = [Path(part) for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
+    return {path.name: path for path in paths if path.name not in gptviz.MODELS}
+
+
+def names() -> list[str]:
+    """All models that the app offers; no other can come from a link."""
+    return [*gptviz.MODELS, *own_models()]
+
+
+def title(name: str) -> str:
+    """A model's name for people, with what it takes to get it."""
+    if name not in gptviz.MODELS:
+        return f"{name} (yours)"
+    model = gptviz.MODELS[name]
+    return model.title if on_disk(name) else f"{model.title} · {gigabytes(model.n_bytes)} to download"
+
+
+def on_disk(name: str) -> bool:
+    """Whether the model can be loaded without a network."""
+    model = gptviz.MODELS.get(name)
+    return model is None or model.repo is None or hub.cached_folder(model.repo) is not None
+
+
+def gigabytes(n_bytes: int) -> str:
+    """Bytes for people."""
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+@dataclass
+class Download:
+    """A download under way, whoever asked for it."""
+
+    future: "Future[Path]"
+    n_bytes: int = 0
+    n_total: int = 0
+
+    def report(self, n_bytes: int, n_total: int) -> None:
+        """Called by the download as bytes come."""
+        self.n_bytes, self.n_total = n_bytes, n_total
+
+
+@st.cache_resource(show_spinner=False)
+def _downloads() -> tuple[ThreadPoolExecutor, dict[str, Download]]:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="download"), {}
+
+
+def download(name: str) -> Download:
+    """Start the model's download, or join the one that is under way."""
+    executor, under_way = _downloads()
+    repo = gptviz.MODELS[name].repo
+    assert repo is not None, "only hub models are downloaded"
+    if name not in under_way or under_way[name].future.done():
+        started = under_way[name] = Download(Future())
+        started.future = executor.submit(hub.download, repo, started.report)
+    return under_way[name]
+
+
+def download_under_way(name: str) -> bool:
+    """Whether this model is being downloaded now."""
+    _, under_way = _downloads()
+    return name in under_way and not under_way[name].future.done()

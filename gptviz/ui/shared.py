@@ -1,0 +1,170 @@
+"""What every page has: the text, the model and the BOS switch; and the trace that they lead to."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import streamlit as st
+from streamlit.errors import StreamlitAPIException
+
+import gptviz
+from gptviz.tokens import END_OF_TEXT, Tokens
+from gptviz.trace import Trace
+from gptviz.ui import models, state
+from gptviz.ui.models import LoadedModel
+
+EXAMPLE = "The little dog ran to the river. The little dog"
+
+
+@dataclass(frozen=True)
+class View:
+    """What a page shows: a model, the text's tokens, and how many did not fit in."""
+
+    model: LoadedModel
+    tokens: Tokens
+    n_left_out: int
+
+    @property
+    def engine(self) -> gptviz.Engine:
+        """The model's engine."""
+        return self.model.engine
+
+    def trace(self) -> Trace:
+        """The run of these tokens."""
+        with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
+            return self.model.trace(self.tokens)
+
+
+def controls() -> None:
+    """Draw the shared controls in the sidebar."""
+    state.one_of(state.MODEL, models.names())
+    with st.sidebar:
+        st.text_area(
+            "Text",
+            key=state.TEXT.name,
+            height=150,
+            placeholder="Type any text, in any script…",
+            help="Any text. Ctrl+Enter, or a click elsewhere, shows it.",
+            on_change=state.put,
+            args=(state.CONTINUATION, ()),
+        )
+        st.selectbox(
+            "Model",
+            models.names(),
+            key=state.MODEL.name,
+            format_func=models.title,
+            help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
+            on_change=state.put,
+            args=(state.CONTINUATION, ()),
+        )
+        st.toggle(
+            f"Put `{END_OF_TEXT}` in front",
+            key=state.BOS.name,
+            help="GPT-2 saw this token between documents. In front, it says that a text begins here.",
+            on_change=state.put,
+            args=(state.CONTINUATION, ()),
+        )
+
+
+def begin(title: str, explanation: str) -> View:
+    """Begin a page: its heading, and the model and tokens in question.
+
+    Where there is nothing to show, it says what to do, and ends the page.
+    """
+    _go_through_router()
+    st.title(title)
+    st.markdown(explanation)
+    return _view()
+
+
+def _go_through_router() -> None:
+    """Until `st.navigation` is called for the first time, Streamlit takes a folder named `pages` for its older
+    kind of app, and runs the page that a link names without app.py. Any call tells it; then start again."""
+    if not state.started():
+        with suppress(StreamlitAPIException):
+            st.navigation([])
+        st.rerun()
+
+
+def _view() -> View:
+    model = _model()
+    config = model.engine.config
+    for note in model.engine.notes:
+        st.info(note, icon=":material/info:")
+    tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
+    if state.too_long_for_link():
+        st.caption("This text is too long for a link: the page's address leaves it out.")
+    if not tokens.ids:
+        _empty()
+    n_left_out = max(0, len(tokens) - config["context_length"])
+    if n_left_out:
+        st.warning(
+            f"The text has {len(tokens):,} tokens, and this model takes {config['context_length']:,}: "
+            f"the last {n_left_out:,} are left out.",
+            icon=":material/content_cut:",
+        )
+    return View(model, tokens[: config["context_length"]], n_left_out)
+
+
+def finish() -> None:
+    """Call last, in the page and in its fragments: tell what a link asked for in vain, and write the new link."""
+    for sentence in state.take_notices():
+        st.toast(sentence, icon=":material/link:", duration="long")
+    state.share()
+
+
+def _empty() -> None:
+    st.info(f"There is no text yet. Type one on the left, or put `{END_OF_TEXT}` in front.", icon=":material/edit:")
+    st.button("Show me an example", on_click=state.put, args=(state.TEXT, EXAMPLE), type="primary")
+    finish()
+    st.stop()
+
+
+def _model() -> LoadedModel:
+    """The chosen model, or the one in use while the chosen one is not on this machine or fails."""
+    wanted = state.get(state.MODEL)
+    if models.on_disk(wanted):
+        try:
+            with st.spinner(f"Loading {models.title(wanted)}…"):
+                model = models.loaded(wanted)
+            state.use_model(wanted)
+            return model
+        except (gptviz.WeightsError, gptviz.ConfigError) as error:
+            st.error(str(error), icon=":material/error:")
+            st.caption(f"{models.title(state.model_in_use())} stays in use.")
+    else:
+        _offer_download(wanted)
+    return models.loaded(state.model_in_use())
+
+
+def _offer_download(name: str) -> None:
+    known = gptviz.MODELS[name]
+    in_use = (
+        gptviz.MODELS[state.model_in_use()].title if state.model_in_use() in gptviz.MODELS else state.model_in_use()
+    )
+    with st.container(border=True):
+        st.markdown(
+            f"**{known.title}** is not on this machine yet: about {models.gigabytes(known.n_bytes)} to download, once. "
+            f"Below you see {in_use}."
+        )
+        asked = st.button(f"Download {known.title}", type="primary", icon=":material/download:")
+        if asked or models.download_under_way(name):
+            _show_download(name)
+
+
+def _show_download(name: str) -> None:
+    download = models.download(name)
+    bar = st.progress(0.0, text="Asking the hub…")
+    while not download.future.done():
+        if download.n_total:
+            done = download.n_bytes / download.n_total
+            text = f"{download.n_bytes / 1e6:,.0f} of {download.n_total / 1e6:,.0f} MB"
+            bar.progress(min(done, 1.0), text=text if done < 1 else f"{text}: checking what came…")
+        time.sleep(0.2)
+    bar.empty()
+    try:
+        download.future.result()
+    except gptviz.DownloadError as error:
+        st.error(str(error), icon=":material/cloud_off:")
+        return
+    st.rerun()

@@ -1,0 +1,186 @@
+"""What a person has chosen: kept from page to page, and in the URL, so that a copied link opens the same view.
+
+The only place that touches Streamlit's session state and query parameters.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import streamlit as st
+
+Value = TypeVar("Value")
+MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
+
+
+def _switch(word: str) -> bool:
+    if word not in ("0", "1"):
+        raise ValueError(word)
+    return word == "1"
+
+
+def _ids(word: str) -> tuple[int, ...]:
+    return tuple(int(id) for id in word.split("-") if id)
+
+
+@dataclass(frozen=True)
+class Setting(Generic[Value]):
+    """One choice: its name in the URL, its value at the start, and how it is written there."""
+
+    name: str
+    default: Value
+    read: Callable[[str], Value]  # raises ValueError
+    write: Callable[[Value], str] = str
+
+
+TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", str)
+MODEL = Setting("model", "story-gpt", str)
+BOS = Setting("bos", False, _switch, lambda on: str(int(on)))
+LAYER = Setting("layer", 2, int)  # the bundled model's clearest previous-token head: a first sight that says something
+HEAD = Setting("head", 5, int)
+TOKEN = Setting("token", -1, int)  # the chosen position; -1 is the last, also when the text grows
+K = Setting("k", 10, int)
+TEMPERATURE = Setting("temperature", 1.0, float)
+TOP_K = Setting("top_k", 0, int)  # 0 keeps every token
+TOP_P = Setting("top_p", 1.0, float)
+SEED = Setting("seed", 0, int)
+WORD = Setting("word", 0, int)
+CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, lambda ids: "-".join(str(id) for id in ids))
+SETTINGS: tuple[Setting[Any], ...] = (
+    TEXT, MODEL, BOS, LAYER, HEAD, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+)  # fmt: skip
+
+_NOTICES, _UNCHECKED, _MODEL_IN_USE = "_notices", "_unchecked", "_model_in_use"
+
+
+def started() -> bool:
+    """Whether `start` was called in this session."""
+    return _NOTICES in st.session_state
+
+
+def start() -> None:
+    """Call first in every run: a new session takes its settings from the URL, a page keeps the last one's."""
+    first_run = not started()
+    if first_run:
+        st.session_state[_NOTICES] = []
+        st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
+    for setting in SETTINGS:
+        if first_run:
+            st.session_state[setting.name] = _from_url(setting)
+        else:
+            # Streamlit forgets a widget's value on pages that do not draw it, unless it is set again.
+            st.session_state[setting.name] = st.session_state.get(setting.name, setting.default)
+
+
+def _from_url(setting: Setting[Value]) -> Value:
+    word = st.query_params.get(setting.name)
+    if word is None:
+        return setting.default
+    try:
+        return setting.read(word)
+    except ValueError:
+        _notice(f"The link's {setting.name} could not be read, so the usual one is shown.")
+        return setting.default
+
+
+def get(setting: Setting[Value]) -> Value:
+    """The setting's value now."""
+    value: Value = st.session_state[setting.name]
+    return value
+
+
+def put(setting: Setting[Value], value: Value) -> None:
+    """Set it. Call before its widget is drawn, or in a callback."""
+    st.session_state[setting.name] = value
+
+
+def within(setting: Setting[Any], low: float, high: float) -> Any:
+    """Bring a number into the range that this text and model have, before its widget is drawn."""
+    value = get(setting)
+    fitting = min(max(value, low), high) if not math.isnan(value) else setting.default
+    _tell_if_changed(setting, value, fitting)
+    put(setting, fitting)
+    return fitting
+
+
+def chosen_position(n_tokens: int) -> int:
+    """The chosen token's position in a text of `n_tokens`."""
+    value = get(TOKEN)
+    wanted = value + n_tokens if value < 0 else value
+    fitting = min(max(wanted, 0), n_tokens - 1)
+    _tell_if_changed(TOKEN, wanted, fitting)
+    return fitting
+
+
+def choose_position(position: int, n_tokens: int) -> None:
+    """Choose a token. The last one stays the last when the text grows."""
+    put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
+
+
+def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
+    if setting.name in st.session_state[_UNCHECKED]:
+        st.session_state[_UNCHECKED].discard(setting.name)
+        if fitting != value:
+            _notice(f"The link asks for {setting.name} {value}; the nearest here is {fitting}.")
+
+
+def one_of(setting: Setting[Value], options: list[Value]) -> Value:
+    """Make sure that the setting is one of `options`, before its widget is drawn; else it is the default."""
+    if get(setting) not in options:
+        _notice(f"There is no {setting.name} of that name here, so the usual one is shown.")
+        put(setting, setting.default)
+    return get(setting)
+
+
+def share() -> None:
+    """Write what differs from the start into the URL. Call last, in the page and in its fragments."""
+    wanted = {setting.name: setting.write(get(setting)) for setting in SETTINGS if get(setting) != setting.default}
+    wanted = {name: word for name, word in wanted.items() if len(quote(word)) <= MAX_URL_CHARACTERS}
+    if wanted != st.query_params.to_dict():
+        st.query_params.from_dict(wanted)
+
+
+def too_long_for_link() -> bool:
+    """Whether the text does not fit into a link."""
+    return len(quote(get(TEXT), errors="replace")) > MAX_URL_CHARACTERS
+
+
+def model_in_use() -> str:
+    """The last model that could be loaded: it stays in use while another is fetched, or fails."""
+    name: str = st.session_state.get(_MODEL_IN_USE, MODEL.default)
+    return name
+
+
+def use_model(name: str) -> None:
+    """Remember that `name` could be loaded."""
+    st.session_state[_MODEL_IN_USE] = name
+
+
+def take_notices() -> list[str]:
+    """Sentences for the person that gathered since the last call."""
+    notices: list[str] = st.session_state[_NOTICES]
+    st.session_state[_NOTICES] = []
+    return notices
+
+
+def _notice(sentence: str) -> None:
+    st.session_state[_NOTICES].append(sentence)
+
+
+def clicked(chart_key: str) -> Any:
+    """The customdata of the point that was clicked in this chart, or None."""
+    points = st.session_state[chart_key]["selection"]["points"]
+    return points[0].get("customdata") if points else None
+
+
+def remember(key: str, value: Any) -> str:
+    """Set a widget that is not a setting itself, before it is drawn; gives its key."""
+    st.session_state[key] = value
+    return key
+
+
+def recall(key: str) -> Any:
+    """The value of such a widget, in its callback."""
+    return st.session_state[key]

@@ -1,0 +1,40 @@
+"""Widgets that several pages share. Each is bound to a setting, and kept in its range."""
+
+from collections.abc import Sequence
+
+from streamlit.delta_generator import DeltaGenerator
+
+from gptviz.ui import state
+from gptviz.ui.state import Setting
+
+
+def number(
+    place: DeltaGenerator, setting: Setting[int], label: str, low: int, high: int, *, help: str | None = None
+) -> int:
+    """A whole number with buttons and arrow keys to step it."""
+    state.within(setting, low, high)
+    return int(place.number_input(label, low, high, key=setting.name, help=help or f"{low} to {high}"))
+
+
+def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token") -> int:
+    """Choose one of the text's positions."""
+    n_tokens = len(strings)
+    chosen = state.chosen_position(n_tokens)
+    key = state.remember("position", chosen)
+    place.selectbox(
+        label,
+        range(n_tokens),
+        format_func=lambda index: f"{index} · {strings[index]}",
+        key=key,
+        on_change=lambda: state.choose_position(state.recall("position"), n_tokens),
+        help="A position of the text. Type to find a token.",
+    )
+    return chosen
+
+
+def slider(
+    place: DeltaGenerator, setting: Setting[float], label: str, low: float, high: float, step: float, *, help: str
+) -> float:
+    """A number on a scale; arrow keys move it by `step`."""
+    state.within(setting, low, high)
+    return float(place.slider(label, low, high, key=setting.name, step=step, help=help))
