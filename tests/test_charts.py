@@ -1,0 +1,132 @@
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from gptviz import charts
+from gptviz.analysis.attention import strongest
+
+STRINGS = ("the", "␣cat", "␣the", "<b>x</b>")
+PATTERN = np.array([[1, 0, 0, 0], [0.25, 0.75, 0, 0], [0.5, 0.3, 0.2, 0], [0.1, 0.2, 0.3, 0.4]], dtype=np.float32)
+THEMES = (charts.LIGHT, charts.DARK)
+
+
+def luminance(color):
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first, second):
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_map_shows_each_weight_once_and_no_future():
+    shown = np.array(charts.attention_map(PATTERN, STRINGS).data[0].z)
+    future = np.triu(np.ones_like(PATTERN, dtype=bool), k=1)
+    assert np.isnan(shown[future]).all()
+    np.testing.assert_array_equal(shown[~future], PATTERN[~future])
+
+
+def test_map_has_a_fixed_scale_and_row_0_on_top():
+    figure = charts.attention_map(PATTERN, STRINGS)
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 1)
+    assert figure.layout.yaxis.range == (3.5, -0.5)
+    assert "query" in figure.layout.yaxis.title.text
+    assert "key" in figure.layout.xaxis.title.text
+
+
+def test_equal_tokens_stay_apart_and_tokens_are_no_markup():
+    alias = charts.attention_map(PATTERN, STRINGS).layout.xaxis.labelalias
+    assert [alias[str(position)] for position in range(4)] == ["the", "␣cat", "␣the", "&lt;b&gt;x&lt;/b&gt;"]
+
+
+def test_chosen_row_and_column_are_framed():
+    row, column = charts.attention_map(PATTERN, STRINGS, chosen=2).layout.shapes
+    assert (row.y0, row.y1, row.x0, row.x1) == (1.5, 2.5, -0.5, 2.5)
+    assert (column.x0, column.x1, column.y0, column.y1) == (1.5, 2.5, 1.5, 3.5)
+
+
+def lines_of(figure):
+    """(query, key) of every line, by colour."""
+    lines = {}
+    for trace in figure.data:
+        if trace.mode == "lines":
+            y = np.array(trace.y, dtype=float).reshape(-1, 3)
+            lines.setdefault(trace.line.color, set()).update((int(query), int(key)) for query, key, _ in y)
+    return lines
+
+
+def test_lines_join_every_query_with_the_keys_it_weighs():
+    (drawn,) = lines_of(charts.attention_lines(PATTERN, STRINGS)).values()
+    assert drawn == {(int(query), int(key)) for query, key in np.argwhere(PATTERN > 0)}
+
+
+def test_wider_lines_weigh_more():
+    widths = {}
+    for trace in charts.attention_lines(PATTERN, STRINGS).data:
+        if trace.mode == "lines":
+            for query, key, _ in np.array(trace.y, dtype=float).reshape(-1, 3):
+                widths[int(query), int(key)] = trace.line.width
+    ranked = sorted(widths, key=widths.__getitem__)
+    weights = [float(PATTERN[cell]) for cell in ranked]
+    assert weights[0] == pytest.approx(0.1)
+    assert weights[-1] == 1
+    assert widths[0, 0] > widths[1, 1] > widths[3, 3] > widths[3, 0]
+
+
+def test_chosen_token_has_colours_for_its_two_directions():
+    lines = lines_of(charts.attention_lines(PATTERN, STRINGS, chosen=12, first=10))
+    assert lines[charts.LIGHT.accent] == {(2, 0), (2, 1), (2, 2)}
+    assert lines[charts.LIGHT.second] == {(3, 2)}
+
+
+def test_points_of_a_window_carry_the_text_s_positions():
+    points = [trace for trace in charts.attention_lines(PATTERN, STRINGS, first=10).data if trace.mode != "lines"]
+    assert [list(trace.customdata) for trace in points] == [[10, 11, 12, 13]] * 2
+
+
+def test_bars_are_the_probabilities_of_being_drawn():
+    table = pd.DataFrame(
+        {"token": ["a", "<i>"], "id": [1, 2], "logit": [2.0, 1.0], "probability": [0.6, 0.2], "drawn": [1.0, 0.0]}
+    )
+    figure = charts.next_token_bars(table)
+    assert list(figure.data[0].x) == [1.0, 0.0]
+    assert list(figure.data[1].x) == [0.6, 0.2]
+    assert list(figure.layout.yaxis.ticktext) == ["a", "&lt;i&gt;"]
+    assert [annotation.text for annotation in figure.layout.annotations] == ["100.0%", "cut"]
+
+
+def test_surprisal_of_the_first_token_is_empty():
+    figure = charts.surprisal_bars(STRINGS, np.array([np.nan, 1.0, 2.0, 3.0]))
+    assert np.isnan(figure.data[0].y[0])
+    np.testing.assert_allclose(figure.data[0].customdata[1:], [0.5, 0.25, 0.125])
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("n_tokens", [1, 2, 60, 200])
+def test_every_chart_draws_any_length_in_both_themes(theme, n_tokens):
+    strings = tuple(f"t{position}" for position in range(n_tokens))
+    pattern = np.tril(np.ones((n_tokens, n_tokens))) / np.arange(1, n_tokens + 1)[:, None]
+    for figure in (
+        charts.attention_map(pattern, strings, chosen=n_tokens - 1, theme=theme),
+        charts.attention_lines(pattern, strings, chosen=0, theme=theme),
+        charts.surprisal_bars(strings, np.ones(n_tokens), chosen=0, theme=theme),
+    ):
+        assert isinstance(figure, go.Figure)
+        assert figure.layout.font.color == theme.text
+        assert figure.layout.height >= 200
+
+
+@pytest.mark.parametrize(("theme", "background"), [(charts.LIGHT, "#FFFFFF"), (charts.DARK, "#0F1419")])
+def test_text_and_lines_stand_out_from_the_page(theme, background):
+    """WCAG 2.2: 4.5 for text, 3 for what a chart draws."""
+    assert contrast(theme.text, background) > 7
+    assert contrast(theme.muted, background) > 4.5
+    assert all(contrast(color, background) > 3 for color in (theme.main, theme.accent, theme.second))
+
+
+def test_strongest_counts_positions_from_first_and_sorts():
+    table = strongest(np.array([0.1, 0.5, 0.4]), ("a", "b", "c", "d"), first=1, k=2)
+    assert table.to_dict("list") == {"position": [2, 3], "token": ["c", "d"], "weight": [0.5, 0.4]}
