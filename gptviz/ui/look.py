@@ -16,8 +16,8 @@ _BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;"
 
 
 def less_white_space() -> None:
-    """Streamlit leaves a hand's breadth above a page's title: on a projector it is wanted below."""
-    st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 4.5rem; padding-bottom: 3rem;}</style>")
+    """Streamlit leaves a hand's breadth around a page: on a projector the charts want it."""
+    st.html("<style>[data-testid=stMainBlockContainer] {padding: 4.5rem 3rem 3rem;}</style>")
 
 
 def theme() -> Theme:

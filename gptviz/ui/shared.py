@@ -80,7 +80,7 @@ def begin(title: str, explanation: str) -> View:
 def _go_through_router() -> None:
     """Until `st.navigation` is called for the first time, Streamlit takes a folder named `pages` for its older
     kind of app, and runs the page that a link names without app.py. Any call tells it; then start again."""
-    if not state.started():
+    if not state.take_start():
         with suppress(StreamlitAPIException):
             st.navigation([])
         st.rerun()

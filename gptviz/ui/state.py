@@ -52,17 +52,18 @@ SETTINGS: tuple[Setting[Any], ...] = (
     TEXT, MODEL, BOS, LAYER, HEAD, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
 )  # fmt: skip
 
-_NOTICES, _UNCHECKED, _MODEL_IN_USE = "_notices", "_unchecked", "_model_in_use"
+_STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
 
 
-def started() -> bool:
-    """Whether `start` was called in this session."""
-    return _NOTICES in st.session_state
+def take_start() -> bool:
+    """Whether `start` was called in this run."""
+    return bool(st.session_state.pop(_STARTED, False))
 
 
 def start() -> None:
     """Call first in every run: a new session takes its settings from the URL, a page keeps the last one's."""
-    first_run = not started()
+    st.session_state[_STARTED] = True
+    first_run = _NOTICES not in st.session_state
     if first_run:
         st.session_state[_NOTICES] = []
         st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
