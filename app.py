@@ -5,7 +5,8 @@ import streamlit as st
 from gptviz.ui import look, shared, state
 
 PAGES = [
-    st.Page("pages/tokens.py", title="Tokens", icon=":material/segment:", default=True),
+    st.Page("pages/birds_eye.py", title="Bird's-eye view", icon=":material/account_tree:", default=True),
+    st.Page("pages/tokens.py", title="Tokens", icon=":material/segment:"),
     st.Page("pages/attention.py", title="Attention", icon=":material/grid_on:"),
     st.Page("pages/next_token.py", title="Next token", icon=":material/bar_chart:"),
 ]

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _next(options: argparse.Namespace) -> int:
 def _trace(options: argparse.Namespace) -> int:
     engine = _engine(options.model)
     trace = engine.run(options.text, bos=options.bos, keep=gptviz.ACTIVATIONS)
-    arrays = {
+    arrays: dict[str, Any] = {
         name if layer is None else f"{name}.{layer}": trace[name if layer is None else (name, layer)]
         for name, layer in keys(gptviz.ACTIVATIONS, engine.config["n_layers"])
     }

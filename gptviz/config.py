@@ -65,6 +65,23 @@ def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
     return GPTConfig(**config)  # type: ignore[typeddict-item]
 
 
+def attention_parameters(config: GPTConfig) -> int:
+    """Trainable values of one block's attention: query, key, value and output matrices, and biases."""
+    width = config["emb_dim"]
+    return 4 * width * width + width + (3 * width if config["qkv_bias"] else 0)
+
+
+def feed_forward_parameters(config: GPTConfig) -> int:
+    """Trainable values of one block's two linear layers."""
+    width = config["emb_dim"]
+    return 2 * 4 * width * width + 4 * width + width
+
+
+def block_parameters(config: GPTConfig) -> int:
+    """Trainable values of one block: attention, feed-forward, and two LayerNorms."""
+    return attention_parameters(config) + feed_forward_parameters(config) + 2 * 2 * config["emb_dim"]
+
+
 def parameter_count(config: GPTConfig, *, tied_head: bool) -> int:
     """The number of trainable values of a model with this shape.
 
@@ -72,9 +89,6 @@ def parameter_count(config: GPTConfig, *, tied_head: bool) -> int:
     without, it is a matrix of its own: 124,439,808 and 163,037,184 for GPT-2 small (qkv_bias True).
     """
     width = config["emb_dim"]
-    attention = 4 * width * width + width + (3 * width if config["qkv_bias"] else 0)
-    feed_forward = 2 * 4 * width * width + 4 * width + width
-    block = attention + feed_forward + 2 * 2 * width
     embeddings = (config["vocab_size"] + config["context_length"]) * width
     head = 0 if tied_head else config["vocab_size"] * width
-    return embeddings + config["n_layers"] * block + 2 * width + head
+    return embeddings + config["n_layers"] * block_parameters(config) + 2 * width + head

@@ -20,7 +20,7 @@ from .hooks import ACTIVATIONS, Key, keys, record
 from .model import ContextLengthError, GPTModel, KeyValueCache
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, load_model, untrained_model
+from .weights import WeightsError, dummy_model, load_model, untrained_model
 
 
 class NotDownloadedError(RuntimeError):
@@ -210,6 +210,12 @@ class Engine:
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
         return self._derive(("logits",), None, stream)["logits"]
+
+    def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
+        """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
+        model = dummy_model(self.config, seed)
+        with torch.inference_mode():
+            return [self._array(model(torch.tensor(tokens.ids)[None])[:, -1]) for tokens in texts]
 
     def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""

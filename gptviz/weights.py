@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .config import ConfigError, GPTConfig, check_config
-from .model import GPTModel
+from .model import DummyGPTModel, GPTModel
 
 HEAD_DIM = 64  # of every published GPT-2; taken where a checkpoint does not say how many heads it has
 
@@ -71,6 +71,21 @@ def untrained_model(config: GPTConfig, seed: int) -> GPTModel:
             else:
                 writes = name.endswith(("out_proj.weight", "ff.layers.2.weight"))
                 parameter.normal_(0, into_stream if writes else 0.02, generator=generator)
+    return model.requires_grad_(False).eval()
+
+
+def dummy_model(config: GPTConfig, seed: int) -> DummyGPTModel:
+    """The course's skeleton with PyTorch's own random start: embeddings standard normal, the head
+    uniform within 1 / sqrt(emb_dim)."""
+    with torch.device("meta"):
+        model = DummyGPTModel(config)
+    model = model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    limit = config["emb_dim"] ** -0.5
+    with torch.no_grad():
+        model.tok_emb.weight.normal_(generator=generator)
+        model.pos_emb.weight.normal_(generator=generator)
+        model.out_head.weight.uniform_(-limit, limit, generator=generator)
     return model.requires_grad_(False).eval()
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
-from gptviz.analysis.prediction import prediction_table
 
 from gptviz import charts
+from gptviz.analysis.prediction import prediction_table
 from gptviz.analysis.sampling import draw, next_token_probabilities
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
@@ -23,7 +23,8 @@ view = shared.begin(
 
 def text_and_continuation() -> Tokens:
     """The text's tokens and those that the model went on with, as far as the context reaches."""
-    tokens = view.tokens + view.engine.tokenizer.tokens(state.get(state.CONTINUATION))
+    continuation = state.get(state.CONTINUATION)
+    tokens = view.tokens + view.engine.tokenizer.tokens(continuation)
     return tokens[: view.engine.config["context_length"]]
 
 

@@ -168,3 +168,8 @@ def _show_download(name: str) -> None:
         st.error(str(error), icon=":material/cloud_off:")
         return
     st.rerun()
+
+
+def open_page(name: str) -> None:
+    """Go to another page; the settings come along."""
+    st.switch_page(f"pages/{name}.py")

@@ -40,6 +40,8 @@ MODEL = Setting("model", "story-gpt", str)
 BOS = Setting("bos", False, _switch, lambda on: str(int(on)))
 LAYER = Setting("layer", 2, int)  # the bundled model's clearest previous-token head: a first sight that says something
 HEAD = Setting("head", 5, int)
+UNFOLDED = Setting("unfolded", 0, int)  # the block that the drawing shows opened; -1: none
+EXPLAINED = Setting("explained", False, _switch, lambda on: str(int(on)))
 TOKEN = Setting("token", -1, int)  # the chosen position; -1 is the last, also when the text grows
 K = Setting("k", 10, int)
 TEMPERATURE = Setting("temperature", 1.0, float)
@@ -49,7 +51,7 @@ SEED = Setting("seed", 0, int)
 WORD = Setting("word", 0, int)
 CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, lambda ids: "-".join(str(id) for id in ids))
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, LAYER, HEAD, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    TEXT, MODEL, BOS, LAYER, HEAD, UNFOLDED, EXPLAINED, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
