@@ -4,9 +4,12 @@ import ipaddress
 import socket
 
 import pytest
+import torch
 from tiny import tiny_engine
 
 import gptviz
+
+torch.set_num_threads(1)  # the models are small: threads of torch would wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gptviz.analysis.sampling import log_softmax, next_token_probabilities, softmax
+from gptviz.analysis.sampling import draw, log_softmax, next_token_probabilities, softmax
 
 FINITE = st.floats(-50, 50, width=32)
 # Few values, so that ties are common.
@@ -36,7 +36,7 @@ def test_without_filters_it_is_the_softmax_of_the_divided_logits(logits, tempera
 @given(LOGITS, st.integers(1, 50))
 def test_top_k_keeps_the_k_highest_and_the_lower_id_on_a_tie(logits, top_k):
     probabilities = next_token_probabilities(logits, top_k=top_k)
-    ranked = sorted(range(len(logits)), key=lambda id: (-logits[id], id))
+    ranked = sorted(range(len(logits)), key=lambda at: (-logits[at], at))
     assert set(np.flatnonzero(probabilities)) == set(ranked[:top_k])
     assert len(np.flatnonzero(probabilities)) == min(top_k, len(logits))
 
@@ -46,7 +46,7 @@ def test_top_k_keeps_the_k_highest_and_the_lower_id_on_a_tie(logits, top_k):
 def test_top_p_keeps_the_fewest_that_reach_p(logits, top_p):
     kept = np.flatnonzero(next_token_probabilities(logits, top_p=top_p))
     full = softmax(logits)
-    ranked = sorted(range(len(logits)), key=lambda id: (-full[id], id))
+    ranked = sorted(range(len(logits)), key=lambda at: (-full[at], at))
     assert set(kept) == set(ranked[: len(kept)])
     assert full[kept].sum() >= top_p - 1e-9
     assert full[ranked[: len(kept) - 1]].sum() < top_p + 1e-9
@@ -130,3 +130,22 @@ def test_softmax_rows_sum_to_one_and_log_softmax_is_its_logarithm(logits):
 def test_huge_logits_neither_overflow_nor_underflow():
     assert softmax([1e4, 0]).tolist() == [1, 0]
     assert log_softmax([1e4, 0]).tolist() == [0, -1e4]
+
+
+def test_draws_follow_the_distribution_over_seeds_and_over_positions():
+    probabilities = np.array([0.5, 0.0, 0.3, 0.15, 0.05])
+    for draws in (
+        [draw(probabilities, seed, position=3) for seed in range(3000)],
+        [draw(probabilities, 3, position) for position in range(3000)],
+        [draw(probabilities, None, position=3) for _ in range(3000)],
+    ):
+        shares = np.bincount(draws, minlength=5) / len(draws)
+        assert shares[1] == 0
+        assert (abs(shares - probabilities) <= 5 * np.sqrt(probabilities * (1 - probabilities) / len(draws))).all()
+
+
+def test_a_draw_depends_on_seed_and_position_alone():
+    probabilities = np.full(1000, 1 / 1000)
+    assert draw(probabilities, 5, 7) == draw(probabilities, 5, 7)
+    assert len({draw(probabilities, 5, position) for position in range(20)}) > 15
+    assert len({draw(probabilities, seed, 7) for seed in range(20)}) > 15
