@@ -7,6 +7,7 @@ from gptviz.ui import look, shared, state
 PAGES = [
     st.Page("pages/birds_eye.py", title="Bird's-eye view", icon=":material/account_tree:", default=True),
     st.Page("pages/tokens.py", title="Tokens", icon=":material/segment:"),
+    st.Page("pages/embeddings.py", title="Embeddings", icon=":material/scatter_plot:"),
     st.Page("pages/attention.py", title="Attention", icon=":material/grid_on:"),
     st.Page("pages/next_token.py", title="Next token", icon=":material/bar_chart:"),
 ]

@@ -1,9 +1,19 @@
 """Arrays in, Plotly figures out: pure functions, one look. They need neither Streamlit nor torch."""
 
 from .attention import attention_lines, attention_map
+from .matrix import depth_map, dimension_map, token_pair_map
 from .parameters import parameter_treemap
 from .prediction import next_token_bars, surprisal_bars
 from .theme import DARK, LIGHT, Theme
+from .vectors import (
+    depth_lines,
+    gelu_curve,
+    position_similarity,
+    position_waves,
+    principal_scatter,
+    token_lines,
+    value_bars,
+)
 
 __all__ = [
     "DARK",
@@ -11,7 +21,17 @@ __all__ = [
     "Theme",
     "attention_lines",
     "attention_map",
+    "depth_lines",
+    "depth_map",
+    "dimension_map",
+    "gelu_curve",
     "next_token_bars",
     "parameter_treemap",
+    "position_similarity",
+    "position_waves",
+    "principal_scatter",
     "surprisal_bars",
+    "token_lines",
+    "token_pair_map",
+    "value_bars",
 ]

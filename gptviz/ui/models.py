@@ -3,12 +3,16 @@
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 import gptviz
 from gptviz import hub
+from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
@@ -23,6 +27,11 @@ class LoadedModel:
 
     engine: gptviz.Engine
     traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, lambda trace: trace.max_bytes))
+
+    @cached_property
+    def embedding_norms(self) -> NDArray[np.float32]:
+        """The length of every token's embedding: [vocab_size]."""
+        return norms(self.engine.weight("tok_emb.weight"))
 
     def trace(self, tokens: Tokens) -> Trace:
         """The trace of these tokens, computed once."""

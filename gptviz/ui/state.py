@@ -4,7 +4,7 @@ The only place that touches Streamlit's session state and query parameters.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,10 @@ def _ids(word: str) -> tuple[int, ...]:
     return tuple(int(id) for id in word.split("-") if id)
 
 
+def _join(ids: Iterable[int]) -> str:
+    return "-".join(str(id) for id in ids)
+
+
 @dataclass(frozen=True)
 class Setting(Generic[Value]):
     """One choice: its name in the URL, its value at the start, and how it is written there."""
@@ -42,6 +46,14 @@ LAYER = Setting("layer", 2, int)  # the bundled model's clearest previous-token 
 HEAD = Setting("head", 5, int)
 UNFOLDED = Setting("unfolded", 0, int)  # the block that the drawing shows opened; -1: none
 EXPLAINED = Setting("explained", False, _switch, lambda on: str(int(on)))
+KIND = Setting("embedding", "resid_pre", str)
+PROBE = Setting("probe", "", str)
+DIMENSIONS: Setting[list[int]] = Setting("dimensions", [0, 1, 2, 3], lambda word: list(_ids(word)), _join)
+STEP = Setting("step", "norm1", str)
+DIM = Setting("dim", 0, int)  # the chosen dimension or neuron
+KEY = Setting("key", 0, int)  # the chosen key position
+TARGET = Setting("target", "", str)  # the token whose logit is shared out; empty: the most probable
+AGAINST = Setting("against", "", str)
 TOKEN = Setting("token", -1, int)  # the chosen position; -1 is the last, also when the text grows
 K = Setting("k", 10, int)
 TEMPERATURE = Setting("temperature", 1.0, float)
@@ -49,9 +61,10 @@ TOP_K = Setting("top_k", 0, int)  # 0 keeps every token
 TOP_P = Setting("top_p", 1.0, float)
 SEED = Setting("seed", 0, int)
 WORD = Setting("word", 0, int)
-CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, lambda ids: "-".join(str(id) for id in ids))
+CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, _join)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, LAYER, HEAD, UNFOLDED, EXPLAINED, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    TEXT, MODEL, BOS, LAYER, HEAD, UNFOLDED, EXPLAINED, KIND, PROBE, DIMENSIONS, STEP, DIM, KEY,
+    TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"

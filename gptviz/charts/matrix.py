@@ -1,0 +1,159 @@
+"""Heat maps of numbers per token: activations over dimensions, similarities, and layer by position."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from .theme import FONT_SIZE, LIGHT, Theme, labels, style, token_axis
+
+_MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
+
+
+def dimension_map(
+    values: NDArray[np.floating],
+    strings: Sequence[str],
+    *,
+    what: str = "value",
+    across: str = "dimension",
+    chosen: int | None = None,
+    theme: Theme = LIGHT,
+) -> go.Figure:
+    """Signed numbers, one token a row and one dimension a column; colours are centred on zero.
+
+    `values` is [pos, dim], `strings` one per position; the `chosen` position is framed. Colours
+    end at the 99.5th percentile of the absolute values, since single dimensions of GPT-2 are
+    far larger than all others; hover tells every number as it is.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmid=0,
+            **_limits(values),
+            colorscale=theme.diverging,
+            colorbar=_colorbar(what),
+            hovertemplate=f"<b>%{{y}}</b><br>{across} <b>%{{x}}</b><br>{what} <b>%{{z:.5f}}</b><extra></extra>",
+        )
+    )
+    style(figure, theme, height=_height(len(strings)))
+    figure.update_xaxes(title_text=across, showgrid=False, zeroline=False, nticks=12)
+    figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]})
+    if chosen is not None:
+        _frame(figure, chosen, values.shape[1], theme)
+    return figure
+
+
+def token_pair_map(
+    values: NDArray[np.floating],
+    strings: Sequence[str],
+    *,
+    what: str,
+    limit: float | None = None,
+    masked: bool = False,
+    down: str = "",
+    across: str = "",
+    theme: Theme = LIGHT,
+) -> go.Figure:
+    """Signed numbers between every two tokens, such as cosines or scores; colours are centred on zero.
+
+    `values` is [pos, pos]. `limit` is where the colours end (the largest absolute value, if
+    None). With `masked` the cells above the diagonal, the future, are grey.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if masked:
+        values = np.where(np.tri(len(values), dtype=bool), values, np.nan)
+    largest = limit or float(np.nanmax(np.abs(values))) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmid=0,
+            zmin=-largest,
+            zmax=largest,
+            colorscale=theme.diverging,
+            hoverongaps=False,
+            colorbar=_colorbar(what),
+            hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
+        )
+    )
+    style(figure, theme, height=_height(len(strings)) + 60)
+    figure.update_xaxes(token_axis(strings), side="top", tickangle=-60, title_text=across)
+    figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]}, title_text=down)
+    figure.update_layout(plot_bgcolor=theme.future)
+    return figure
+
+
+def depth_map(
+    values: NDArray[np.floating],
+    rows: Sequence[str],
+    strings: Sequence[str],
+    *,
+    what: str,
+    signed: bool = False,
+    limits: tuple[float, float] | None = None,
+    text: NDArray[np.str_] | None = None,
+    hover: NDArray[np.str_] | None = None,
+    format: str = ".3f",
+    theme: Theme = LIGHT,
+) -> go.Figure:
+    """One row a depth of the model, the deepest on top as the data flows upwards; one column a token.
+
+    `values` is [depth, pos], `rows` names the depths and `strings` the columns. `text` [depth, pos]
+    is written into the cells, and `hover` [depth, pos] told on hover; both are data, not markup.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    low, high = limits or (None, None)
+    told = np.full(values.shape, "") if hover is None else hover
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmin=low,
+            zmax=high,
+            zmid=0 if signed else None,
+            colorscale=theme.diverging if signed else theme.sequential,
+            colorbar=_colorbar(what),
+            xgap=1,
+            ygap=1,
+            text=None if text is None or values.size > _MAX_TEXT_CELLS else _escaped(text),
+            texttemplate=None if text is None or values.size > _MAX_TEXT_CELLS else "%{text}",
+            textfont={"size": FONT_SIZE - 2},
+            customdata=_escaped(told),
+            hovertemplate=f"<b>%{{x}}</b><br>%{{y}}<br>{what} <b>%{{z:{format}}}</b><br>%{{customdata}}<extra></extra>",
+        )
+    )
+    style(figure, theme, height=max(260, 110 + 26 * len(rows)))
+    figure.update_xaxes(token_axis(strings), tickangle=-60)
+    figure.update_yaxes(
+        tickvals=np.arange(len(rows)), ticktext=list(rows), range=[-0.5, len(rows) - 0.5], showgrid=False
+    )
+    return figure
+
+
+def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
+    """Lines within a cell are apart by newlines in the data; Plotly wants `<br>`."""
+    return [[label.replace("\n", "<br>") for label in labels(row)] for row in strings.tolist()]
+
+
+def _limits(values: NDArray[np.floating]) -> dict[str, float]:
+    end = float(np.nanpercentile(np.abs(values), 99.5)) or 1.0
+    return {"zmin": -end, "zmax": end}
+
+
+def _colorbar(title: str) -> dict[str, object]:
+    return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0}
+
+
+def _height(n_tokens: int) -> int:
+    return int(np.clip(120 + 24 * n_tokens, 240, 720))
+
+
+def _frame(figure: go.Figure, chosen: int, n_columns: int, theme: Theme) -> None:
+    figure.add_shape(
+        type="rect",
+        x0=-0.5,
+        x1=n_columns - 0.5,
+        y0=chosen - 0.5,
+        y1=chosen + 0.5,
+        line={"color": theme.accent, "width": 2.5},
+    )
