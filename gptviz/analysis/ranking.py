@@ -1,0 +1,32 @@
+"""The order of the vocabulary by logits: who is on top, and who comes where. On a tie, the lower id is first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tokens import gpt2_tokenizer
+
+
+def ranks(logits: NDArray[np.floating], ids: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Place of `ids` [...] in the order of `logits` [..., vocab_size]: [...], 1 for the highest."""
+    own = np.take_along_axis(logits, ids[..., None], axis=-1)
+    tied_before = (logits == own) & (np.arange(logits.shape[-1]) < ids[..., None])
+    return 1 + ((logits > own) | tied_before).sum(axis=-1)
+
+
+def top_ids(logits: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """The k ids with the highest logits, the highest first: [..., vocab_size] -> [..., k]."""
+    left = np.array(logits)
+    found = np.empty((*left.shape[:-1], min(k, left.shape[-1])), dtype=np.int64)
+    for place in range(found.shape[-1]):  # for a small k several times as fast as a sort or a partition
+        found[..., place] = left.argmax(axis=-1)
+        np.put_along_axis(left, found[..., place, None], -np.inf, axis=-1)
+    return found
+
+
+def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
+    """Each id's token as `gptviz.tokens.display` shows it."""
+    listed: list[Any] = np.asarray(ids).tolist()
+    return gpt2_tokenizer().tokens(listed).strings

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gptviz.analysis.ranking import ranks, strings_of, top_ids
+
+# Few values, so that ties are common.
+LOGITS = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-1.0, 0.0, 2.0]))
+
+
+@settings(deadline=None)
+@given(LOGITS, st.integers(1, 12))
+def test_the_top_ids_are_those_of_a_stable_sort(logits, k):
+    before = logits.copy()
+    assert top_ids(logits, k).tolist() == np.argsort(-logits, axis=-1, kind="stable")[:, :k].tolist()
+    assert np.array_equal(logits, before)
+
+
+@settings(deadline=None)
+@given(LOGITS)
+def test_ranks_are_the_places_in_that_order(logits):
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    for place in range(logits.shape[-1]):
+        assert (ranks(logits, order[:, place]) == place + 1).all()
+
+
+def test_top_ids_of_one_row():
+    assert top_ids(np.array([0.5, 3.0, -1.0, 3.0]), 3).tolist() == [1, 3, 0]
+    assert ranks(np.array([0.5, 3.0, -1.0, 3.0]), np.array(3)) == 2
+
+
+@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
+def test_strings_are_those_shown_elsewhere(ids):
+    assert strings_of(ids) == ("␣the", "↵")
