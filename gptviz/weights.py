@@ -108,7 +108,7 @@ def read_checkpoint(path: Path, *, n_heads: int | None = None) -> Checkpoint:
     else:
         raise WeightsError(f"{path.name} is no model file: give a folder, .safetensors, .pth or .pt.")
     if stored is None and "config" in metadata:
-        stored = json.loads(metadata["config"])
+        stored = _parse_json(metadata["config"], f"The config in the metadata of {path.name}")
 
     try:
         return _under_course_names(tensors, stored, n_heads)
@@ -121,9 +121,10 @@ def _safetensors_in(folder: Path) -> list[Path]:
     if single.exists():
         return [single]
     if index.exists():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        if names and all(isinstance(name, str) and Path(name).name == name for name in names):
-            return [folder / name for name in names]
+        weight_map = _read_json(index).get("weight_map")
+        names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        if names and all(isinstance(name, str) and Path(name).name == name != ".." for name in names):
+            return [folder / name for name in sorted(set(names))]
         raise WeightsError(f"{index.name} lists no weight files of this folder: save the model again.")
     raise WeightsError(f"The folder {folder.name} has no model.safetensors: save the model with safetensors.")
 
@@ -158,18 +159,28 @@ def _read_course_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, An
         configs = (content.get(key) for key in ("config", "cfg", "model_config"))
         stored = next((config for config in configs if isinstance(config, Mapping)), None)
         content = content["model_state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
         raise WeightsError(f"{path.name} holds no state dict: save it with torch.save(model.state_dict(), ...).")
     return dict(content), dict(stored) if stored else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path.name} cannot be read as JSON: save the model again.") from error
+        raise WeightsError(f"{path.name} cannot be read: save the model again.") from error
+    return _parse_json(text, path.name)
+
+
+def _parse_json(text: str, source: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{source} cannot be read as JSON: save the model again.") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path.name} holds no JSON object: save the model again.")
+        raise WeightsError(f"{source} holds no JSON object: save the model again.")
     return content
 
 
@@ -205,6 +216,10 @@ def _under_course_names(tensors: dict[str, Tensor], stored: dict[str, Any] | Non
     from_hugging_face = stored is not None and "model_type" in stored
     if stored is not None and from_hugging_face:
         config, tied = config_from_hugging_face(stored)
+        if n_heads not in (None, config["n_heads"]):
+            raise WeightsError(
+                f"config.json says that the model has {config['n_heads']} heads, not {n_heads}: leave it out."
+            )
         tensors = from_gpt2_names(tensors)
         notes: tuple[str, ...] = ()
     else:
@@ -234,12 +249,16 @@ def from_gpt2_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not block:
             raise WeightsError(f"The tensor {name} is none of GPT-2's: this is another architecture.")
         prefix, part = f"trf_blocks.{block[1]}", block[2]
+        is_matrix = part.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        if tensor.dim() != (2 if is_matrix else 1) or ("c_attn" in part and tensor.shape[-1] % 3):
+            raise WeightsError(
+                f"The tensor {name} is wrongly shaped, {list(tensor.shape)}: get or save the file again."
+            )
         if part in ("attn.c_attn.weight", "attn.c_attn.bias"):
             kind = part.rpartition(".")[2]
             for target, piece in zip(("query", "key", "value"), tensor.chunk(3, dim=-1), strict=True):
                 renamed[f"{prefix}.att.W_{target}.{kind}"] = piece.T if kind == "weight" else piece
         elif part in _GPT2_BLOCK_NAMES:
-            is_matrix = part.endswith(("c_proj.weight", "c_fc.weight"))
             renamed[f"{prefix}.{_GPT2_BLOCK_NAMES[part]}"] = tensor.T if is_matrix else tensor
         else:
             raise WeightsError(f"The tensor {name} is none of GPT-2's: this is another architecture.")
@@ -315,6 +334,8 @@ def config_from_tensors(
         "drop_rate": stored.get("drop_rate", 0.1),
         "qkv_bias": "trf_blocks.0.att.W_query.bias" in tensors,
     }
+    # Where a stored config and the tensors differ, `check_tensors` names the tensors.
+    config |= {name: value for name, value in stored.items() if name in config and name != "n_heads"}
     return check_config(config), tuple(notes)
 
 

@@ -46,7 +46,7 @@ def gpt2_tensors(model, prefix=""):
                 ("mlp.c_proj", "ff.layers.2"),
             ):
                 tensor = state[f"{ours}.{source}.{kind}"]
-                tensors[f"{theirs}.{target}.{kind}"] = tensor.T.contiguous()
+                tensors[f"{theirs}.{target}.{kind}"] = tensor.T.contiguous() if kind == "weight" else tensor
         for norm in (1, 2):
             tensors[f"{theirs}.ln_{norm}.weight"] = state[f"{ours}.norm{norm}.scale"]
             tensors[f"{theirs}.ln_{norm}.bias"] = state[f"{ours}.norm{norm}.shift"]
