@@ -5,11 +5,13 @@ import streamlit as st
 from gptviz.ui import look, shared, state
 
 PAGES = [
-    st.Page("pages/birds_eye.py", title="Bird's-eye view", icon=":material/account_tree:", default=True),
-    st.Page("pages/tokens.py", title="Tokens", icon=":material/segment:"),
-    st.Page("pages/embeddings.py", title="Embeddings", icon=":material/scatter_plot:"),
-    st.Page("pages/attention.py", title="Attention", icon=":material/grid_on:"),
-    st.Page("pages/next_token.py", title="Next token", icon=":material/bar_chart:"),
+    st.Page("pages/birds_eye.py", title="Bird's-eye view", default=True),
+    st.Page("pages/tokens.py", title="Tokens"),
+    st.Page("pages/embeddings.py", title="Embeddings"),
+    st.Page("pages/attention.py", title="Attention"),
+    st.Page("pages/block.py", title="Block"),
+    st.Page("pages/residual.py", title="Residual stream"),
+    st.Page("pages/next_token.py", title="Next token"),
 ]
 
 st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")

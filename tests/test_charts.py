@@ -130,3 +130,55 @@ def test_text_and_lines_stand_out_from_the_page(theme, background):
 def test_strongest_counts_positions_from_first_and_sorts():
     table = strongest(np.array([0.1, 0.5, 0.4]), ("a", "b", "c", "d"), first=1, k=2)
     assert table.to_dict("list") == {"position": [2, 3], "token": ["c", "d"], "weight": [0.5, 0.4]}
+
+
+VALUES = np.random.default_rng(0).normal(size=(4, 6))
+
+
+def test_signed_maps_are_centred_on_zero_and_keep_every_number():
+    for figure in (
+        charts.dimension_map(VALUES, STRINGS),
+        charts.token_pair_map(VALUES[:, :4], STRINGS, what="score"),
+        charts.depth_map(VALUES[:3, :4], ["a", "b", "c"], STRINGS, what="logits", signed=True),
+    ):
+        heat_map = figure.data[0]
+        np.testing.assert_allclose(heat_map.z, VALUES[: len(heat_map.z), : heat_map.z.shape[1]], rtol=1e-6)
+        assert heat_map.zmid == 0
+        if heat_map.zmin is not None:
+            assert heat_map.zmin == -heat_map.zmax
+
+
+def test_masked_scores_are_grey_and_do_not_stretch_the_scale():
+    scores = VALUES[:, :4].copy()
+    scores[0, 3] = 1e9  # in the future
+    figure = charts.token_pair_map(scores, STRINGS, what="score", masked=True)
+    assert np.isnan(figure.data[0].z[0, 3])
+    assert figure.data[0].zmax == pytest.approx(np.abs(scores[np.tri(4, dtype=bool)]).max())
+
+
+def test_depth_runs_upwards_and_cell_texts_are_no_markup():
+    text = np.array([["<b>", "b"], ["c", "d"]])
+    figure = charts.depth_map(np.zeros((2, 2)), ["low", "high"], STRINGS[:2], what="p", text=text, hover=text)
+    assert figure.layout.yaxis.range == (-0.5, 1.5)
+    assert figure.data[0].text[0][0] == figure.data[0].customdata[0][0] == "&lt;b&gt;"
+
+
+def test_bars_keep_sign_and_order():
+    figure = charts.value_bars(np.array([1.0, -2.0]), ["<i>", "b"], what="logits", horizontal=True)
+    assert list(figure.data[0].x) == [1, -2]
+    assert list(figure.layout.yaxis.ticktext) == ["&lt;i&gt;", "b"]
+    assert figure.data[0].marker.color[0] != figure.data[0].marker.color[1]
+
+
+def test_components_name_their_share_of_the_variance():
+    flat = charts.principal_scatter(VALUES[:, :2], STRINGS, np.array([0.5, 0.25]))
+    assert flat.layout.xaxis.title.text == "component 1 (50%)"
+    deep = charts.principal_scatter(VALUES[:, :3], STRINGS, np.array([0.5, 0.25, 0.1]))
+    np.testing.assert_array_equal(deep.data[0].z, VALUES[:, 2])
+    assert deep.layout.scene.zaxis.title.text == "component 3 (10%)"
+
+
+def test_gelu_values_lie_on_the_curve():
+    pre = np.array([-1.0, 0.0, 2.0])
+    curve, points = charts.gelu_curve(pre, np.array([-0.1588, 0.0, 1.9546])).data
+    np.testing.assert_allclose(np.interp(points.x, curve.x, curve.y), points.y, atol=1e-3)

@@ -7,6 +7,7 @@ from .prediction import next_token_bars, surprisal_bars
 from .theme import DARK, LIGHT, Theme
 from .vectors import (
     depth_lines,
+    dimension_lines,
     gelu_curve,
     position_similarity,
     position_waves,
@@ -23,6 +24,7 @@ __all__ = [
     "attention_map",
     "depth_lines",
     "depth_map",
+    "dimension_lines",
     "dimension_map",
     "gelu_curve",
     "next_token_bars",

@@ -12,7 +12,7 @@ MAX_LABELS = 48  # token labels on one axis, before they run into each other
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one mode. Scales are Plotly's (cmocean and seaborn), even in lightness."""
+    """Colours of one mode. The named scales are cmocean's, even in lightness; no common one has a dark middle."""
 
     text: str
     muted: str
@@ -22,7 +22,7 @@ class Theme:
     second: str  # the other direction, the comparison
     future: str  # cells that the mask forbids
     sequential: str  # 0 to 1
-    diverging: str  # signed, centred on zero
+    diverging: str | tuple[tuple[float, str], ...]  # signed; its middle, zero, is near the page's background
 
 
 LIGHT = Theme(
@@ -45,7 +45,7 @@ DARK = Theme(
     second="#4FD1A5",
     future="#2A323A",
     sequential="ice",
-    diverging="icefire",
+    diverging=((0.0, "#9AD6F8"), (0.25, "#2C7FB0"), (0.5, "#151B21"), (0.75, "#B5651D"), (1.0, "#FFD08A")),
 )
 
 

@@ -161,6 +161,26 @@ def depth_lines(
     return _with_legend(figure)
 
 
+def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme = LIGHT) -> go.Figure:
+    """A few vectors over their dimensions, such as a LayerNorm's gain and bias: name -> [dim]."""
+    colors = (theme.main, theme.accent, theme.second)
+    figure = go.Figure(
+        [
+            go.Scatter(
+                y=values,
+                mode="lines",
+                name=name,
+                line={"color": colors[number % len(colors)], "width": 1.5},
+                hovertemplate=f"dimension %{{x}}<br>{name} <b>%{{y:.5f}}</b><extra></extra>",
+            )
+            for number, (name, values) in enumerate(series.items())
+        ]
+    )
+    style(figure, theme, height=280)
+    figure.update_xaxes(title_text="dimension", showgrid=False)
+    return _with_legend(figure)
+
+
 def value_bars(
     values: NDArray[np.floating],
     names: Sequence[str],

@@ -191,10 +191,9 @@ def clicked(chart_key: str) -> Any:
     return points[0].get("customdata") if points else None
 
 
-def remember(key: str, value: Any) -> str:
-    """Set a widget that is not a setting itself, before it is drawn; gives its key."""
+def remember(key: str, value: Any) -> None:
+    """Set a widget that is not a setting itself, before it is drawn."""
     st.session_state[key] = value
-    return key
 
 
 def recall(key: str) -> Any:

@@ -16,17 +16,17 @@ def number(
     return int(place.number_input(label, low, high, key=setting.name, help=help or f"{low} to {high}"))
 
 
-def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token") -> int:
-    """Choose one of the text's positions."""
+def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token", *, key: str = "position") -> int:
+    """Choose one of the text's positions. Where a page has two of these, the second needs a `key` of its own."""
     n_tokens = len(strings)
     chosen = state.chosen_position(n_tokens)
-    key = state.remember("position", chosen)
+    state.remember(key, chosen)
     place.selectbox(
         label,
         range(n_tokens),
         format_func=lambda index: f"{index} · {strings[index]}",
         key=key,
-        on_change=lambda: state.choose_position(state.recall("position"), n_tokens),
+        on_change=lambda: state.choose_position(state.recall(key), n_tokens),
         help="A position of the text. Type to find a token.",
     )
     return chosen

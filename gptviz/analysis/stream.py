@@ -1,0 +1,39 @@
+"""The residual stream over depth: how long its vectors are, and what each part adds."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..trace import Trace
+
+
+class Added(NamedTuple):
+    """One row a sub-layer in order (attention 0, MLP 0, attention 1, ...), one column a position."""
+
+    norms_of_stream: NDArray[np.float64]  # [2 n_layers + 1, pos]: before the first, and after each
+    norms: NDArray[np.float64]  # [2 n_layers, pos]: Euclidean length of what it adds
+    cosines: NDArray[np.float64]  # [2 n_layers, pos]: with the stream that it adds to; 0 where one is zero
+
+
+def added_to_stream(trace: Trace) -> Added:
+    """Lengths of the stream and of what each attention and MLP adds to it, and the angle between the two."""
+    stream_norms = [_norms(trace["resid_pre", 0])]
+    norms, cosines = [], []
+    for layer in range(trace.config["n_layers"]):
+        for before, added, after in (("resid_pre", "attn_out", "resid_mid"), ("resid_mid", "mlp_out", "resid_post")):
+            stream, vectors = _float64(trace[before, layer]), _float64(trace[added, layer])
+            norms.append(_norms(vectors))
+            lengths = norms[-1] * stream_norms[-1]
+            products = np.einsum("pd,pd->p", stream, vectors)
+            cosines.append(np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0))
+            stream_norms.append(_norms(trace[after, layer]))
+    return Added(np.stack(stream_norms), np.stack(norms), np.stack(cosines))
+
+
+def _norms(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.linalg.norm(_float64(vectors), axis=-1)
+
+
+def _float64(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(vectors, dtype=np.float64)
