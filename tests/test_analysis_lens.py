@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptviz.analysis.lens import follow, lens, stream_points, tokens_on_top
+from gptviz.analysis.lens import ROWS_AT_ONCE, follow, lens, stream_points, tokens_on_top
 from gptviz.analysis.sampling import softmax
 
 TEXT = "Once upon a time there was a little girl"
@@ -63,8 +63,8 @@ def test_a_part_of_the_grid_is_that_part_of_it(tiny):
 
 
 def test_texts_longer_than_one_chunk_are_put_together_in_order(story):
-    trace = story.run(TEXT * 5)
-    assert len(trace) > 32
+    trace = story.run(TEXT * 16)
+    assert len(trace) > ROWS_AT_ONCE
     found = lens(trace, story, k=1, points=stream_points(6)[-2:])
     assert found.ids[-1, :, 0].tolist() == trace["logits"].argmax(axis=-1).tolist()
 

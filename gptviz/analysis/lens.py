@@ -15,7 +15,7 @@ from ..engine import Engine
 from ..trace import Trace
 from .ranking import ranks, strings_of, top_ids
 
-ROWS_AT_ONCE = 32  # of [row, vocab_size], 200 kB each
+ROWS_AT_ONCE = 128  # of [row, vocab_size], 200 kB each; a third faster a row than 32
 
 Unembed = Callable[[NDArray[Any]], NDArray[np.float32]]  # as `Engine.unembed`
 
