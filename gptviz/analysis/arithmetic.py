@@ -115,7 +115,7 @@ def recompute(trace: Trace, engine: Engine, step: Step, layer: int | None = None
     `layer` is the block, for a step that blocks have. For long texts, and for logits (400 kB a
     position), ask for the rows shown.
     """
-    return _recompute(trace, engine, step, layer, rows).value
+    return _recompute(trace, step, _operands(trace, engine, step, layer), rows).value
 
 
 def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Check:
@@ -123,10 +123,14 @@ def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, ro
     n_rows = trace.config["n_heads"] if step.name in _HEAD_FIRST else len(trace)
     start, stop, _ = rows.indices(n_rows)
     at_once = 1 if step.name in _HEAD_FIRST else 32 if step.name == "logits" else _ROWS_AT_ONCE
-    checks = [
-        _check_rows(trace, engine, step, layer, slice(first, min(first + at_once, stop)))
-        for first in range(start, stop, at_once)
-    ]
+    # Taken from the trace once: at 1,024 tokens it cannot hold all that a step reads, and would derive it again.
+    operands = _operands(trace, engine, step, layer)
+    made = None if step.name == "logits" else _activation(trace, step.name, layer)
+    checks = []
+    for first in range(start, stop, at_once):
+        part = slice(first, min(first + at_once, stop))
+        actual = trace.logits_at(part) if made is None else made[part]
+        checks.append(_compare(step, _recompute(trace, step, operands, part), actual, first))
     worst = max(checks, key=lambda part: np.inf if np.isnan(part.share) else part.share)
     differences = [part.largest_difference for part in checks]
     return Check(step, sum(part.n_cells for part in checks), float(np.max(differences)), worst.at, worst.share)
@@ -148,12 +152,12 @@ def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], la
     return Explanation(step, index, operands, intermediates, value, model_value, _tolerance(size))
 
 
-def _check_rows(trace: Trace, engine: Engine, step: Step, layer: int | None, rows: slice) -> Check:
-    value, size = _recompute(trace, engine, step, layer, rows)
-    difference = np.abs(value - _actual(trace, step, layer, rows))
-    share = difference / _tolerance(size)
+def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> Check:
+    """Rows of a step from the number `first` on against the model's own."""
+    difference = np.abs(recomputed.value - actual)
+    share = difference / _tolerance(recomputed.size)
     row, *others = (int(number) for number in np.unravel_index(share.argmax(), share.shape))  # a NaN is the largest
-    return Check(step, share.size, float(difference.max()), (rows.start + row, *others), float(share.max()))
+    return Check(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
 
 
 def _heads(trace: Trace) -> tuple[int, int]:
@@ -165,16 +169,12 @@ def _tolerance(size: Any) -> Any:
     return TOLERANCE * size + _SMALLEST
 
 
-def _recompute(trace: Trace, engine: Engine, step: Step, layer: int | None, rows: slice) -> Recomputed:
-    value, size = step.whole(rows, *_operands(trace, engine, step, layer))
+def _recompute(trace: Trace, step: Step, operands: list[NDArray[np.float32]], rows: slice) -> Recomputed:
+    value, size = step.whole(rows, *operands)
     if step.name in _BY_HEAD:
         heads = (len(value), *_heads(trace))
         return Recomputed(value.reshape(heads), size.reshape(heads))
     return Recomputed(value, size)
-
-
-def _actual(trace: Trace, step: Step, layer: int | None, rows: slice) -> NDArray[np.float32]:
-    return trace.logits_at(rows) if step.name == "logits" else _activation(trace, step.name, layer)[rows]
 
 
 def _activation(trace: Trace, name: str, layer: int | None) -> NDArray[np.float32]:
