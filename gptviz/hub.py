@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +33,29 @@ def download(repo: str, progress: Progress | None = None) -> Path:
     away when it differs. Raises `DownloadError`.
     """
     try:
-        for file in _FILES:
-            path = _download_file(repo, file, progress)
+        folders = {_download_file(repo, file, progress).parent for file in _FILES}
     except DownloadError:
         raise
     except Exception as error:  # the hub's client raises its transport's own classes
         raise DownloadError(_sentence(repo, error)) from error
-    return path.parent
+    if len(folders) > 1:
+        raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
+    return folders.pop()
 
 
 def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     metadata = get_hf_file_metadata(hf_hub_url(repo, file))
-    path = Path(
-        hf_hub_download(
-            repo,
-            file,
-            revision=metadata.commit_hash,
-            tqdm_class=_reporting_to(progress) if progress and file == _FILES[-1] else None,
-        )
-    )
-    # huggingface_hub checks the size alone. The ETag of a large file is its sha256.
-    if metadata.etag and len(metadata.etag) == 64 and _sha256(path) != metadata.etag:
+    # By its branch, not by metadata.commit_hash: the cache then knows which commit the branch is, without a network.
+    tqdm_class = _reporting_to(progress) if progress and file == _FILES[-1] else None
+    path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class))
+    if path.parent.name != metadata.commit_hash:
+        raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
+    # huggingface_hub checks the size alone.
+    if metadata.etag and _checksum(path, len(metadata.etag)) != metadata.etag:
         blob = path.resolve()
-        path.unlink()
+        path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
         raise DownloadError(
             f"The download of {file} from {repo} came damaged (its checksum is wrong) and was removed: try again."
@@ -81,9 +80,13 @@ def _reporting_to(progress: Progress) -> type[Any]:
     return Reporter
 
 
-def _sha256(path: Path) -> str:
+def _checksum(path: Path, n_digits: int) -> str:
+    """What the hub gives as ETag: the sha256 of a large file, the sha1 of a small one as Git stores it."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if n_digits == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        content = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _sentence(repo: str, error: Exception) -> str:
@@ -94,8 +97,10 @@ def _sentence(repo: str, error: Exception) -> str:
         return f"The hub asks for a pause (too many requests) and did not send {repo}: try again in some minutes."
     if status is not None:
         return f"The hub answered with error {status} and did not send {repo}: try again later."
-    if (isinstance(error, OSError) and error.errno == 28) or "space" in str(error).lower():
+    if (isinstance(error, OSError) and error.errno == ENOSPC) or "no space left" in str(error).lower():
         return f"The disk is full, so {repo} could not be stored: free some space and try again."
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} could not be written ({error.strerror}), so {repo} was not stored: check the folder."
     return (
         f"The hub could not be reached, so {repo} was not downloaded: check the network and try again. "
         "story-gpt, untrained models and checkpoints on this machine work without it."
