@@ -46,7 +46,7 @@ def test_top_k_keeps_the_k_highest_and_the_lower_id_on_a_tie(logits, top_k):
 def test_top_p_keeps_the_fewest_that_reach_p(logits, top_p):
     kept = np.flatnonzero(next_token_probabilities(logits, top_p=top_p))
     full = softmax(logits)
-    ranked = sorted(range(len(logits)), key=lambda at: (-full[at], at))
+    ranked = sorted(range(len(logits)), key=lambda at: (-logits[at], at))
     assert set(kept) == set(ranked[: len(kept)])
     assert full[kept].sum() >= top_p - 1e-9
     assert full[ranked[: len(kept) - 1]].sum() < top_p + 1e-9
@@ -58,6 +58,12 @@ def test_filters_leave_the_odds_among_those_they_keep(logits, top_k, top_p):
     full, filtered = softmax(logits), next_token_probabilities(logits, top_k=top_k, top_p=top_p)
     kept = filtered > 0
     np.testing.assert_allclose(filtered[kept], full[kept] / full[kept].sum(), rtol=1e-9)
+
+
+def test_logits_whose_probabilities_round_to_a_tie_keep_their_order():
+    logits = np.array([5.0, 0.0, 2.6e-16])
+    assert softmax(logits)[1] == softmax(logits)[2]
+    assert np.flatnonzero(next_token_probabilities(logits, top_k=2)).tolist() == [0, 2]
 
 
 def test_top_p_looks_at_what_top_k_left():

@@ -47,7 +47,7 @@ def next_token_probabilities(
         probabilities = softmax((logits - logits.max()) / temperature)
     if top_k is None and top_p is None:
         return probabilities
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    order = np.argsort(-logits, kind="stable")[:top_k]  # not the probabilities: near ones can round to a tie
     kept = probabilities[order] / probabilities[order].sum()
     if top_p is not None:
         n_kept = 1 + int(np.searchsorted(np.cumsum(kept), top_p - 1e-12))
