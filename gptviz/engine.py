@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from .model import ContextLengthError, GPTModel, KeyValueCache
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
 from .weights import WeightsError, dummy_model, load_model, untrained_model
+
+_TOKENS_AT_ONCE = 2048  # in one batch: more are not faster, and take memory
 
 
 class NotDownloadedError(RuntimeError):
@@ -210,6 +212,40 @@ class Engine:
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
         return self._derive(("logits",), None, stream)["logits"]
+
+    def streams_without_heads(
+        self, trace: Trace, layer: int, replacement: Literal["zero", "mean"], *, last_position: int
+    ) -> Array:
+        """The stream after the last block at `last_position`, once without each head of `layer`: [head, emb_dim].
+
+        What a head adds is its z times its part of the output projection, so the stream without it
+        is a subtraction; what follows is run for several heads at once. `replacement` is what takes
+        the place of z: zero, or its mean over the text's positions.
+        """
+        z = trace["z", layer][: last_position + 1]  # later tokens cannot change what this one sees
+        resid_mid = trace["resid_mid", layer][: last_position + 1]
+        taken = z if replacement == "zero" else z - trace["z", layer].mean(axis=0)
+        head_dim = z.shape[-1]
+        out_proj = self.weight(f"trf_blocks.{layer}.att.out_proj.weight")
+        without = np.stack(
+            [
+                resid_mid - taken[:, head] @ out_proj[:, head * head_dim : (head + 1) * head_dim].T
+                for head in range(self.config["n_heads"])
+            ]
+        )  # [head, pos, emb_dim]
+        at_once = max(1, _TOKENS_AT_ONCE // len(z))
+        parts = [without[start : start + at_once] for start in range(0, len(without), at_once)]
+        return np.concatenate([self._finish(part, layer) for part in parts])
+
+    def _finish(self, resid_mid: NDArray[Any], layer: int) -> Array:
+        """From a block's middle to the last block's end: [batch, pos, emb_dim] -> last position's [batch, emb_dim]."""
+        blocks = self._model.trf_blocks
+        with self._running():
+            x = self._tensor(resid_mid)
+            x = x + blocks[layer].ff(blocks[layer].norm2(x))
+            for block in blocks[layer + 1 :]:
+                x = block(x)
+            return x[:, -1].float().cpu().numpy()
 
     def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
         """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""

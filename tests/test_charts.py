@@ -1,7 +1,11 @@
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from gptviz import charts
 from gptviz.analysis.attention import strongest
@@ -182,3 +186,40 @@ def test_gelu_values_lie_on_the_curve():
     pre = np.array([-1.0, 0.0, 2.0])
     curve, points = charts.gelu_curve(pre, np.array([-0.1588, 0.0, 1.9546])).data
     np.testing.assert_allclose(np.interp(points.x, curve.x, curve.y), points.y, atol=1e-3)
+
+
+def noise(layers, heads, side):
+    """The hardest picture to compress."""
+    return np.random.default_rng(0).integers(0, 256, (layers, heads, side, side), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("side", "limit"), [(64, 15_900_000 / 20), (94, 1_500_000)])
+def test_all_heads_of_gpt2_small_stay_within_their_bytes(side, limit):
+    """A twentieth of BertViz's model view at 64 tokens; 1.5 MB at 1,024, where 11 tokens fall together."""
+    assert len(charts.small_maps(noise(12, 12, side)).to_json()) < limit
+
+
+def test_small_maps_show_each_weight_in_its_place():
+    tiles = noise(2, 3, 4)
+    figure = charts.small_maps(tiles, chosen=(1, 2))
+    png = base64.b64decode(figure.data[0].source.removeprefix("data:image/png;base64,"))
+    picture = np.array(Image.open(io.BytesIO(png)))
+    for layer in range(2):
+        for head in range(3):
+            shown = picture[layer * 6 : layer * 6 + 4, head * 6 : head * 6 + 4]
+            past = np.tri(4, dtype=bool)
+            np.testing.assert_array_equal(shown[past], np.round(tiles[layer, head][past] * (254 / 255)))
+            assert (shown[~past] == 255).all()
+    (frame,) = figure.layout.shapes
+    assert (frame.x0, frame.y0) == (2 * 6 - 1.5, 6 - 1.5)
+
+
+def test_every_head_has_a_point_to_click():
+    for figure in (
+        charts.small_maps(noise(2, 3, 4)),
+        charts.head_grid(np.arange(6.0).reshape(2, 3), what="score"),
+    ):
+        points = figure.data[1]
+        assert np.array(points.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+        assert points.y[0] == points.y[2] < points.y[3]
+    assert list(points.text) == ["0.000", "1.000", "2.000", "3.000", "4.000", "5.000"]

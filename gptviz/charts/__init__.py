@@ -1,6 +1,7 @@
 """Arrays in, Plotly figures out: pure functions, one look. They need neither Streamlit nor torch."""
 
 from .attention import attention_lines, attention_map
+from .heads import head_grid, small_maps
 from .matrix import depth_map, dimension_map, token_pair_map
 from .parameters import parameter_treemap
 from .prediction import next_token_bars, surprisal_bars
@@ -27,11 +28,13 @@ __all__ = [
     "dimension_lines",
     "dimension_map",
     "gelu_curve",
+    "head_grid",
     "next_token_bars",
     "parameter_treemap",
     "position_similarity",
     "position_waves",
     "principal_scatter",
+    "small_maps",
     "surprisal_bars",
     "token_lines",
     "token_pair_map",

@@ -1,0 +1,30 @@
+"""Every head's pattern made small: the strongest weight of each square stays."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..trace import Trace
+
+MOST_PIXELS = 1200  # of the whole picture's longer side
+
+
+def pool_factor(n_tokens: int, n_layers: int, n_heads: int) -> int:
+    """Tokens that fall together on each axis, so that all heads fit in `MOST_PIXELS`; 1 where nothing has to."""
+    return -(-n_tokens * max(n_layers, n_heads) // MOST_PIXELS)
+
+
+def pool(pattern: NDArray[np.floating], factor: int) -> NDArray[np.uint8]:
+    """Weights [head, query, key] -> the largest of each factor x factor square, 0 to 255: [head, side, side].
+
+    A strong weight stays visible however long the text is; an average would wash it out. What sticks
+    out of the last full square makes a smaller one.
+    """
+    n_tokens = pattern.shape[-1]
+    starts = np.arange(0, n_tokens, factor)
+    pooled = np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
+    return np.round(pooled * 255).astype(np.uint8)
+
+
+def all_tiles(trace: Trace, factor: int) -> NDArray[np.uint8]:
+    """Every head of every layer, pooled: [layer, head, side, side]. One layer's full pattern is held at a time."""
+    return np.stack([pool(trace["pattern", layer], factor) for layer in range(trace.config["n_layers"])])

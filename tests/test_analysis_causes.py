@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from gptviz.analysis.causes import head_effects, log_probability
+from gptviz.analysis.sampling import log_softmax
+
+
+def logits_with_z(engine, tokens, layer, head, replace):
+    """A whole run of the model in which the head's slice of the output projection's input is replaced."""
+    head_dim = engine.config["emb_dim"] // engine.config["n_heads"]
+    piece = slice(head * head_dim, (head + 1) * head_dim)
+
+    def hook(_module, inputs):
+        z = inputs[0].clone()
+        z[..., piece] = replace(z[..., piece])
+        return (z,)
+
+    handle = engine._model.trf_blocks[layer].att.out_proj.register_forward_pre_hook(hook)
+    try:
+        with torch.inference_mode():
+            return engine._model(torch.tensor(tokens.ids)[None])[0].numpy()
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("replacement", "replace"),
+    [("zero", torch.zeros_like), ("mean", lambda z: z.mean(dim=1, keepdim=True).expand_as(z))],
+)
+@pytest.mark.parametrize("position", [3, 7])
+def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, replacement, replace, position):
+    tokens = tiny.tokenizer.tokens([5, 17, 300, 5, 17, 9, 300, 12])
+    trace = tiny.run(tokens)
+    effects = head_effects(trace, tiny, position, token=42, replacement=replacement)
+    assert effects.shape == (tiny.config["n_layers"], tiny.config["n_heads"])
+    before = log_probability(trace, position, 42)
+    for layer in range(tiny.config["n_layers"]):
+        for head in range(tiny.config["n_heads"]):
+            logits = logits_with_z(tiny, tokens, layer, head, replace)[position]
+            assert effects[layer, head] == pytest.approx(log_softmax(logits)[42] - before, abs=2e-4)
+
+
+def test_the_model_stays_as_it_was(tiny):
+    tokens = tiny.tokenize("the cat sat")
+    before = tiny.run(tokens)["logits"]
+    head_effects(tiny.run(tokens), tiny, 2, token=1)
+    np.testing.assert_array_equal(tiny.run(tokens)["logits"], before)
+
+
+def test_progress_counts_the_layers(tiny):
+    told = []
+    head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
