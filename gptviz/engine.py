@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
 from .config import GPTConfig
 from .hooks import ACTIVATIONS, Key, keys, record
-from .model import ContextLengthError, GPTModel, KeyValueCache
+from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
 from .weights import WeightsError, dummy_model, load_model, untrained_model
@@ -239,11 +239,11 @@ class Engine:
 
     def _finish(self, resid_mid: NDArray[Any], layer: int) -> Array:
         """From a block's middle to the last block's end: [batch, pos, emb_dim] -> last position's [batch, emb_dim]."""
-        blocks = self._model.trf_blocks
+        first, *others = cast(Sequence[TransformerBlock], self._model.trf_blocks[layer:])
         with self._running():
             x = self._tensor(resid_mid)
-            x = x + blocks[layer].ff(blocks[layer].norm2(x))
-            for block in blocks[layer + 1 :]:
+            x = first.add_feed_forward(x)
+            for block in others:
                 x = block(x)
             return x[:, -1].float().cpu().numpy()
 

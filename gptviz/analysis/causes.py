@@ -24,7 +24,7 @@ def head_effects(
     position: int,
     token: int,
     replacement: Replacement = "zero",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> NDArray[np.float64]:
     """Change of the log-probability of `token` after `position` without each head: [layer, head], in nats.
 

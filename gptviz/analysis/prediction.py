@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from gptviz.analysis.sampling import log_softmax
-from gptviz.tokens import gpt2_tokenizer
-from gptviz.trace import Trace
+from ..trace import Trace
+from .ranking import ranks, strings_of
+from .sampling import log_softmax
 
 _CHUNK = 32  # positions whose logits are held at once: 200 kB each
 
@@ -18,26 +18,31 @@ def prediction_table(trace: Trace) -> pd.DataFrame:
     probable); top_token and top_probability (the model's first guess); entropy_bits of the
     whole distribution. In the last row, what depends on the text's next token is missing.
     """
-    strings, ids = trace.tokens.strings, np.array(trace.tokens.ids)
-    rows = []
+    strings, ids = trace.tokens.strings, trace.tokens.ids
+    following = np.array([*ids[1:], 0])  # nothing follows the last token: its columns are emptied below
+    parts = []
     for start in range(0, len(trace), _CHUNK):
-        log_probabilities = log_softmax(trace.logits_at(slice(start, start + _CHUNK)))
-        for position, row in enumerate(log_probabilities, start):
-            top = int(row.argmax())
-            following = ids[position + 1] if position + 1 < len(ids) else None
-            log_probability = np.nan if following is None else row[following]
-            rows.append(
+        rows = slice(start, start + _CHUNK)
+        logits = trace.logits_at(rows)
+        log_probabilities = log_softmax(logits)
+        at = np.arange(len(logits))
+        own, top = log_probabilities[at, following[rows]], log_probabilities.argmax(axis=-1)
+        parts.append(
+            pd.DataFrame(
                 {
-                    "position": position,
-                    "token": strings[position],
-                    "next_token": None if following is None else strings[position + 1],
-                    "probability": np.exp(log_probability),
-                    "surprisal_nats": -log_probability,
-                    "surprisal_bits": -log_probability / np.log(2),
-                    "rank": np.nan if following is None else 1 + np.count_nonzero(row > log_probability),
-                    "top_token": gpt2_tokenizer().tokens([top]).strings[0],
-                    "top_probability": np.exp(row[top]),
-                    "entropy_bits": -(np.exp(row) * row).sum() / np.log(2),
+                    "position": start + at,
+                    "token": strings[rows],
+                    "next_token": (*strings, None)[start + 1 : start + 1 + len(at)],
+                    "probability": np.exp(own),
+                    "surprisal_nats": -own,
+                    "surprisal_bits": -own / np.log(2),
+                    "rank": ranks(logits, following[rows]),
+                    "top_token": strings_of(top),
+                    "top_probability": np.exp(log_probabilities[at, top]),
+                    "entropy_bits": -(np.exp(log_probabilities) * log_probabilities).sum(axis=-1) / np.log(2),
                 }
             )
-    return pd.DataFrame(rows).astype({"rank": "Int64"})
+        )
+    table = pd.concat(parts, ignore_index=True).astype({"rank": "Int64"})
+    table.loc[len(trace) - 1, ["probability", "surprisal_nats", "surprisal_bits", "rank"]] = None
+    return table

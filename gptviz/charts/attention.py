@@ -13,12 +13,18 @@ _FAINTEST = 0.02  # a weight below this draws no line
 
 
 def attention_map(
-    pattern: NDArray[np.floating], strings: Sequence[str], *, chosen: int | None = None, theme: Theme = LIGHT
+    pattern: NDArray[np.floating],
+    strings: Sequence[str],
+    *,
+    chosen: int | None = None,
+    what: str = "weight",
+    highest: float = 1.0,
+    theme: Theme = LIGHT,
 ) -> go.Figure:
-    """A head's weights: query down, key across, row 0 on top; colour from 0 to 1, the future grey.
+    """A head's weights: query down, key across, row 0 on top; colour from 0 to `highest`, the future grey.
 
     `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
-    position are framed.
+    position are framed. `what` names another reading than the weights.
     """
     n_tokens = len(strings)
     future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), k=1)
@@ -26,13 +32,13 @@ def attention_map(
         go.Heatmap(
             z=np.where(future, np.nan, pattern).astype(np.float32),
             zmin=0,
-            zmax=1,
+            zmax=highest,
             colorscale=theme.sequential,
             hoverongaps=False,
             xgap=1 if n_tokens <= 64 else 0,
             ygap=1 if n_tokens <= 64 else 0,
-            colorbar={"title": {"text": "weight"}, "thickness": 14, "outlinewidth": 0, "tickformat": ".1f"},
-            hovertemplate="query <b>%{y}</b><br>key <b>%{x}</b><br>weight <b>%{z:.4f}</b><extra></extra>",
+            colorbar={"title": {"text": what}, "thickness": 14, "outlinewidth": 0},
+            hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         )
     )
     style(figure, theme, height=_map_height(n_tokens))

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -103,8 +102,8 @@ def _data_uri(picture: Image.Image) -> str:
 
 def _add_clickable(
     figure: go.Figure,
-    x: NDArray[np.floating],
-    y: NDArray[np.floating],
+    x: NDArray[np.number],
+    y: NDArray[np.number],
     *,
     size: float,
     values: NDArray[np.floating] | None = None,
@@ -130,7 +129,7 @@ def _add_clickable(
     )
 
 
-def _head_axes(figure: go.Figure, x: Sequence[float] | NDArray[np.floating], y: NDArray[np.floating]) -> None:
+def _head_axes(figure: go.Figure, x: NDArray[np.number], y: NDArray[np.number]) -> None:
     figure.update_xaxes(
         tickvals=x, ticktext=[str(head) for head in range(len(x))], title_text="head", side="top", showgrid=False,
         zeroline=False, showline=False,

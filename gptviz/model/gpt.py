@@ -32,7 +32,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """[batch, tokens, emb_dim] -> the same shape."""
-        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+        return self.add_feed_forward(x + self.drop_shortcut(self.att(self.norm1(x), cache)))
+
+    def add_feed_forward(self, x: Tensor) -> Tensor:
+        """The block's second half, on the stream after attention: [batch, tokens, emb_dim] -> the same shape."""
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 

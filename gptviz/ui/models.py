@@ -1,12 +1,15 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
 import os
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
@@ -17,8 +20,11 @@ from gptviz.cache import ByteCache
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 
+Result = TypeVar("Result", pd.DataFrame, NDArray[Any])
+
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
+_RESULT_BYTES = 50_000_000  # for what took long to work out from them
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class LoadedModel:
 
     engine: gptviz.Engine
     traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, lambda trace: trace.max_bytes))
+    _results: ByteCache[Any] = field(default_factory=lambda: ByteCache(_RESULT_BYTES, _bytes_of))
 
     @cached_property
     def embedding_norms(self) -> NDArray[np.float32]:
@@ -36,6 +43,19 @@ class LoadedModel:
     def trace(self, tokens: Tokens) -> Trace:
         """The trace of these tokens, computed once."""
         return self.traces.get(tokens.ids, lambda: self.engine.run(tokens))
+
+    def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result]) -> Result:
+        """What `make` works out from these tokens' trace, once for all who ask for `name`."""
+        result: Result = self._results.get((tokens.ids, name), make)
+        return result
+
+    def has(self, tokens: Tokens, name: Hashable) -> bool:
+        """Whether `result` has this one already."""
+        return (tokens.ids, name) in self._results
+
+
+def _bytes_of(result: "pd.DataFrame | NDArray[Any]") -> int:
+    return int(result.memory_usage(deep=True).sum()) if isinstance(result, pd.DataFrame) else result.nbytes
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

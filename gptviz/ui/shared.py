@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
@@ -106,6 +107,13 @@ def _view() -> View:
     return View(model, tokens[: config["context_length"]], n_left_out)
 
 
+def rerun_fragment() -> NoReturn:
+    """Call in a fragment: run it again, or the page where the whole page runs (a click after typing does that)."""
+    with suppress(StreamlitAPIException):
+        st.rerun(scope="fragment")
+    st.rerun()
+
+
 def finish() -> None:
     """Call last, in the page and in its fragments: tell what a link asked for in vain, and write the new link."""
     for sentence in state.take_notices():
@@ -127,6 +135,7 @@ def _model() -> LoadedModel:
         try:
             with st.spinner(f"Loading {models.title(wanted)}…"):
                 model = models.loaded(wanted)
+            _check_vocabulary(model.engine)
             state.use_model(wanted)
             return model
         except (gptviz.WeightsError, gptviz.ConfigError) as error:
@@ -135,6 +144,14 @@ def _model() -> LoadedModel:
     else:
         _offer_download(wanted)
     return models.loaded(state.model_in_use())
+
+
+def _check_vocabulary(engine: gptviz.Engine) -> None:
+    if engine.config["vocab_size"] < engine.tokenizer.vocab_size:
+        raise gptviz.WeightsError(
+            f"This model was made for another tokenizer: it knows {engine.config['vocab_size']:,} tokens, "
+            f"and GPT-2's tokenizer has {engine.tokenizer.vocab_size:,}."
+        )
 
 
 def _offer_download(name: str) -> None:

@@ -42,6 +42,10 @@ class Setting(Generic[Value]):
 TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", str)
 MODEL = Setting("model", "story-gpt", str)
 BOS = Setting("bos", False, _switch, lambda on: str(int(on)))
+VIEW = Setting("view", "one", str)  # of the Attention page
+READING = Setting("reading", "weights", str)
+KIND_OF_HEAD = Setting("kind", "previous_token", str)
+REPLACEMENT = Setting("replacement", "zero", str)
 LAYER = Setting("layer", 2, int)  # the bundled model's clearest previous-token head: a first sight that says something
 HEAD = Setting("head", 5, int)
 UNFOLDED = Setting("unfolded", 0, int)  # the block that the drawing shows opened; -1: none
@@ -63,8 +67,8 @@ SEED = Setting("seed", 0, int)
 WORD = Setting("word", 0, int)
 CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, _join)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, LAYER, HEAD, UNFOLDED, EXPLAINED, KIND, PROBE, DIMENSIONS, STEP, DIM, KEY,
-    TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, KIND, PROBE,
+    DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
@@ -126,13 +130,22 @@ def chosen_position(n_tokens: int) -> int:
     value = get(TOKEN)
     wanted = value + n_tokens if value < 0 else value
     fitting = min(max(wanted, 0), n_tokens - 1)
-    _tell_if_changed(TOKEN, wanted, fitting)
+    _tell_if_changed(TOKEN, fitting if fitting == wanted else value, fitting)
     return fitting
 
 
 def choose_position(position: int, n_tokens: int) -> None:
     """Choose a token. The last one stays the last when the text grows."""
     put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
+
+
+def continuation(vocab_size: int) -> tuple[int, ...]:
+    """The ids that the model went on with; a link's are dropped where the model has no such tokens."""
+    ids = get(CONTINUATION)
+    if ids and max(ids) >= vocab_size:
+        _notice("The link's continuation has tokens that this model does not know, so it is left out.")
+        put(CONTINUATION, ())
+    return get(CONTINUATION)
 
 
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
