@@ -23,7 +23,7 @@ view = shared.begin(
 
 def text_and_continuation() -> Tokens:
     """The text's tokens and those that the model went on with, as far as the context reaches."""
-    continuation = state.get(state.CONTINUATION)
+    continuation = state.continuation(view.engine.config["vocab_size"])
     tokens = view.tokens + view.engine.tokenizer.tokens(continuation)
     return tokens[: view.engine.config["context_length"]]
 
@@ -110,14 +110,14 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
     if add_one:
         probabilities = next_token_probabilities(trace.logits_at(-1), **how)
         add_token(draw(probabilities, seed, position=len(tokens)))
-        st.rerun(scope="fragment")
+        shared.rerun_fragment()
     if add_several:
         st.button("Stop", icon=":material/stop:", key="stop")
         for token in view.engine.generate(tokens, min(SEVERAL, room), seed=seed, **how):
             add_token(token.id)
             with strip.container():
                 show_continuation(text_and_continuation())
-        st.rerun(scope="fragment")
+        shared.rerun_fragment()
 
 
 def show_continuation(tokens: Tokens) -> None:
