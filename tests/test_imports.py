@@ -53,7 +53,7 @@ ALLOWED = {
     "gptviz/engine.py": {"numpy", "torch"} | LIBRARY - {"gptviz.verify", "gptviz.cache", "gptviz.version"},
     "gptviz/verify.py": {"numpy", "pandas"} | LIBRARY,
     "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
-    "gptviz/charts": TABLES_AND_FIGURES | {"gptviz.charts", "gptviz.analysis"},
+    "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
     "gptviz/ui": TABLES_AND_FIGURES
     | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"}
     | LIBRARY - {"gptviz.model"},
