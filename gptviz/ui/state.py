@@ -148,15 +148,6 @@ def continuation(vocab_size: int) -> tuple[int, ...]:
     return get(CONTINUATION)
 
 
-def continuation(vocab_size: int) -> tuple[int, ...]:
-    """The ids that the model went on with; a link's are dropped where the model has no such tokens."""
-    ids = get(CONTINUATION)
-    if ids and max(ids) >= vocab_size:
-        _notice("The link's continuation has tokens that this model does not know, so it is left out.")
-        put(CONTINUATION, ())
-    return get(CONTINUATION)
-
-
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
     if setting.name in st.session_state[_UNCHECKED]:
         st.session_state[_UNCHECKED].discard(setting.name)
