@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
 
 _LEVELS = 8  # widths that lines come in: one trace a level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
@@ -41,7 +41,10 @@ def attention_map(
             hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         )
     )
-    style(figure, theme, height=_map_height(n_tokens))
+    style(
+        figure, theme, height=_map_height(n_tokens), left=room(strings, title=True),
+        top=room(strings, title=True, slanted=True), bottom=10,
+    )  # fmt: skip
     figure.update_xaxes(token_axis(strings), title_text="key: looked at", side="top", tickangle=-60)
     figure.update_yaxes(token_axis(strings) | {"range": [n_tokens - 0.5, -0.5]}, title_text="query: looking")
     figure.update_layout(plot_bgcolor=theme.future)
@@ -74,7 +77,7 @@ def attention_lines(
             figure.add_trace(_segments(queries[picked][level], keys[picked][level], color, opacity, width))
     for x, side, anchor in ((0.0, "query", "middle left"), (1.0, "key", "middle right")):
         figure.add_trace(_column(strings, x, anchor, side, first, local, theme))
-    style(figure, theme, height=max(220, 60 + 27 * n_tokens))
+    style(figure, theme, height=max(220, 60 + 27 * n_tokens), left=5, right=5, top=35, bottom=5)
     figure.update_xaxes(
         range=[-0.6, 1.6],
         showgrid=False,

@@ -28,7 +28,7 @@ def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = Non
     centres = np.arange(max(n_layers, n_heads)) * (side + _GAP) + (side - 1) / 2
     height = int(np.clip(1080 * n_layers / n_heads, 420, 2600))
     _add_clickable(figure, centres[:n_heads], centres[:n_layers], size=max(8, 0.55 * height / n_layers))
-    style(figure, theme, height=height)
+    style(figure, theme, height=height, left=55, top=60, bottom=10)
     _head_axes(figure, centres[:n_heads], centres[:n_layers])
     if chosen is not None:
         layer, head = chosen
@@ -67,7 +67,7 @@ def head_grid(
         figure, np.arange(n_heads), np.arange(n_layers), size=max(8, 0.7 * (height - 110) / n_layers), values=values,
         what=what,
     )  # fmt: skip
-    style(figure, theme, height=height)
+    style(figure, theme, height=height, left=55, top=60, bottom=10)
     _head_axes(figure, np.arange(n_heads), np.arange(n_layers))
     figure.update_yaxes(range=[n_layers - 0.5, -0.5])
     if chosen is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -37,7 +37,7 @@ def dimension_map(
             hovertemplate=f"<b>%{{y}}</b><br>{across} <b>%{{x}}</b><br>{what} <b>%{{z:.5f}}</b><extra></extra>",
         )
     )
-    style(figure, theme, height=_height(len(strings)))
+    style(figure, theme, height=_height(len(strings)), left=room(strings))
     figure.update_xaxes(title_text=across, showgrid=False, zeroline=False, nticks=12)
     figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]})
     if chosen is not None:
@@ -77,7 +77,10 @@ def token_pair_map(
             hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         )
     )
-    style(figure, theme, height=_height(len(strings)) + 60)
+    style(
+        figure, theme, height=_height(len(strings)) + 60, left=room(strings, title=bool(down)),
+        top=room(strings, title=bool(across), slanted=True), bottom=10,
+    )  # fmt: skip
     figure.update_xaxes(token_axis(strings), side="top", tickangle=-60, title_text=across)
     figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]}, title_text=down)
     figure.update_layout(plot_bgcolor=theme.future)
@@ -122,7 +125,7 @@ def depth_map(
             hovertemplate=f"<b>%{{x}}</b><br>%{{y}}<br>{what} <b>%{{z:{format}}}</b><br>%{{customdata}}<extra></extra>",
         )
     )
-    style(figure, theme, height=max(260, 110 + 26 * len(rows)))
+    style(figure, theme, height=max(260, 110 + 26 * len(rows)), left=room(rows), bottom=room(strings, slanted=True))
     figure.update_xaxes(token_axis(strings), tickangle=-60)
     figure.update_yaxes(
         tickvals=np.arange(len(rows)), ticktext=list(rows), range=[-0.5, len(rows) - 0.5], showgrid=False

@@ -26,7 +26,7 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             pathbar={"thickness": 26},
         )
     )
-    return style(figure, theme, height=420)
+    return style(figure, theme, height=420, left=10, bottom=10)
 
 
 def _color(id: str, theme: Theme) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import LIGHT, Theme, labels, style, token_axis
+from .theme import LIGHT, Theme, labels, room, style, token_axis
 
 
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -55,7 +55,7 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             xshift=10,
             font={"color": theme.text if drawn else theme.muted},
         )
-    style(figure, theme, height=60 + 34 * max(3, len(table)))
+    style(figure, theme, height=60 + 34 * max(3, len(table)), left=room(table["token"].tolist()))
     highest = max(table["drawn"].max(), table["probability"].max())
     figure.update_xaxes(range=[0, min(1.12, highest * 1.18)], tickformat=".0%", title_text="probability")
     figure.update_yaxes(
@@ -85,7 +85,7 @@ def surprisal_bars(
             unselected={"marker": {"opacity": 1}},
         )
     )
-    style(figure, theme, height=280)
+    style(figure, theme, height=280, bottom=room(strings, slanted=True))
     figure.update_xaxes(token_axis(strings), tickangle=-60)
     figure.update_yaxes(title_text="surprisal (bits)", rangemode="tozero")
     figure.update_layout(bargap=0.15)

@@ -1,12 +1,14 @@
 """One look for all charts: colours that colour-blind people tell apart, large type, light and dark."""
 
 import html
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 FONT_SIZE = 15  # legible from the back row
+_LONGEST_LABEL = 18  # characters
 MAX_LABELS = 48  # token labels on one axis, before they run into each other
 
 
@@ -49,22 +51,33 @@ DARK = Theme(
 )
 
 
-def style(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
-    """Give `figure` the common look; the background is the page's."""
+def style(
+    figure: go.Figure,
+    theme: Theme,
+    *,
+    height: int,
+    left: float = 70,
+    right: float = 10,
+    top: float = 10,
+    bottom: float = 55,
+) -> go.Figure:
+    """Give `figure` the common look; the background is the page's.
+
+    The margins, in pixels, are fixed: Plotly's automatic ones draw every chart twice (see `room`).
+    """
     axis = {
         "gridcolor": theme.grid,
         "linecolor": theme.grid,
         "zerolinecolor": theme.grid,
         "tickfont": {"size": FONT_SIZE, "color": theme.text},
         "title": {"font": {"size": FONT_SIZE, "color": theme.muted}},
-        "automargin": True,
     }
     figure.update_layout(
         height=height,
         font={"family": "Source Sans, Noto Sans, sans-serif", "size": FONT_SIZE, "color": theme.text},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        margin={"l": left, "r": right, "t": top, "b": bottom, "autoexpand": True},
         hoverlabel={"font": {"size": FONT_SIZE + 1}, "align": "left"},
         showlegend=False,
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
@@ -75,8 +88,27 @@ def style(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
 
 
 def labels(strings: Sequence[str]) -> list[str]:
-    """Token strings, safe as Plotly text: Plotly reads tags and entities in labels, and tokens are data."""
-    return [html.escape(string) for string in strings]
+    """Token strings, safe as Plotly text: Plotly reads tags and entities in labels, and tokens are data.
+
+    Few tokens are longer than what is shown; their ends are cut.
+    """
+    return [html.escape(_cut(string)) for string in strings]
+
+
+def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:
+    """Pixels that these labels take beside an axis (or, `slanted`, above or below one), with an axis title or not."""
+    longest = max((_width(_cut(string)) for string in strings), default=0)
+    across = 8.3 * FONT_SIZE / 15 * longest
+    return (across * 0.87 + 18 if slanted else across + 14) + (26 if title else 0)
+
+
+def _cut(string: str) -> str:
+    return string if len(string) <= _LONGEST_LABEL else string[: _LONGEST_LABEL - 1] + "…"
+
+
+def _width(string: str) -> int:
+    """In characters; those of East Asia and emoji take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in string)
 
 
 def token_axis(strings: Sequence[str]) -> dict[str, object]:

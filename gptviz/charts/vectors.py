@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
 
+_LEGEND = 70  # pixels above a chart for up to two rows of names
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 
 
@@ -30,7 +31,7 @@ def token_lines(
             for number, (name, values) in enumerate(series.items())
         ]
     )
-    style(figure, theme, height=320)
+    style(figure, theme, height=320, bottom=room(strings, slanted=True), top=_LEGEND)
     figure.update_xaxes(token_axis(strings), tickangle=-60)
     figure.update_yaxes(title_text=what)
     return _with_legend(figure)
@@ -68,7 +69,7 @@ def principal_scatter(
         figure.update_yaxes(title_text=titles[1])
         return figure
     x, y, z = coordinates.T
-    figure = style(go.Figure(go.Scatter3d(x=x, y=y, z=z, **common)), theme, height=560)
+    figure = style(go.Figure(go.Scatter3d(x=x, y=y, z=z, **common)), theme, height=560, left=0, bottom=0)
     axes = (
         {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "backgroundcolor": "rgba(0,0,0,0)"}
         for title in titles
@@ -100,7 +101,7 @@ def position_waves(
             for number, dimension in enumerate(dimensions)
         ]
     )
-    style(figure, theme, height=340)
+    style(figure, theme, height=340, top=_LEGEND)
     figure.update_xaxes(title_text="position", showgrid=False)
     figure.update_yaxes(title_text="value")
     if n_used:
@@ -153,7 +154,7 @@ def depth_lines(
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ]
     )
-    style(figure, theme, height=380)
+    style(figure, theme, height=380, bottom=room(rows, slanted=True), top=_LEGEND)
     figure.update_xaxes(tickvals=np.arange(len(rows)), ticktext=list(rows), tickangle=-60, showgrid=False)
     figure.update_yaxes(title_text=what, type="log" if logarithmic else "linear")
     if logarithmic:
@@ -176,7 +177,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
             for number, (name, values) in enumerate(series.items())
         ]
     )
-    style(figure, theme, height=280)
+    style(figure, theme, height=280, top=_LEGEND)
     figure.update_xaxes(title_text="dimension", showgrid=False)
     return _with_legend(figure)
 
@@ -201,7 +202,10 @@ def value_bars(
             hovertemplate=f"<b>%{{customdata}}</b><br>{what} %{{{'x' if horizontal else 'y'}:.5g}}<extra></extra>",
         )
     )
-    style(figure, theme, height=90 + 30 * len(values) if horizontal else 300)
+    style(
+        figure, theme, height=90 + 30 * len(values) if horizontal else 300,
+        left=room(names) if horizontal else 70, bottom=55 if horizontal else room(names, slanted=True),
+    )  # fmt: skip
     if horizontal:
         figure.update_yaxes(
             tickvals=axis, ticktext=labels(list(names)), range=[len(values) - 0.5, -0.5], showgrid=False, zeroline=False
