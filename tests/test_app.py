@@ -135,15 +135,15 @@ def test_the_first_request_to_a_server_opens_its_page(page, warm_server):
     warm_server()
     app = open_page(page, text="Hello there")
     check_page(app, page)
-    assert app.text_area[0].value == "Hello there"
+    assert app.text_area(key="text").value == "Hello there"
 
 
 def check_text(app, page, text, bos):
     check_page(app, page)
     assert not app.error
     assert not app.toast
-    assert app.text_area[0].value == text
-    assert app.toggle[0].value is bos
+    assert app.text_area(key="text").value == text
+    assert app.toggle(key="bos").value is bos
     assert charts(app) or app.dataframe
 
 
@@ -151,8 +151,8 @@ def check_text(app, page, text, bos):
 def test_every_page_shows_any_text(page):
     app = open_page(page)
     for number, text in enumerate([*TEXTS.values()][:FAST_TEXTS]):
-        app.toggle[0].set_value(number % 2 == 1)
-        app.text_area[0].set_value(text).run()
+        app.toggle(key="bos").set_value(number % 2 == 1)
+        app.text_area(key="text").set_value(text).run()
         check_text(app, page, text, number % 2 == 1)
 
 
@@ -174,7 +174,7 @@ def test_an_empty_text_is_answered_with_an_example(page):
     example.click().run()
     check_page(app, page)
     assert not app.info
-    assert app.text_area[0].value == shared.EXAMPLE
+    assert app.text_area(key="text").value == shared.EXAMPLE
     assert app.query_params == {"text": shared.EXAMPLE}
 
 
@@ -208,7 +208,7 @@ def test_a_text_as_long_as_the_context_is_whole(length):
 @ONE_PAGE
 def test_a_text_too_long_for_a_link_is_left_out_of_it_and_the_page_says_so(page):
     app = open_page(page)
-    app.text_area[0].set_value("word " * 2000).run()
+    app.text_area(key="text").set_value("word " * 2000).run()
     check_page(app, page)
     assert app.query_params == {}
     assert any("too long for a link" in caption.value for caption in app.caption)
@@ -338,12 +338,12 @@ def test_the_link_holds_what_differs_from_the_start_and_nothing_else():
     assert app.query_params == {"k": "5"}
     app.slider(key="temperature").set_value(0.5).run()
     app.slider(key="top_p").set_value(0.9).run()
-    app.text_area[0].set_value("Hi & bye? #1 100%").run()
+    app.text_area(key="text").set_value("Hi & bye? #1 100%").run()
     assert app.query_params == {"k": "5", "temperature": "0.5", "top_p": "0.9", "text": "Hi & bye? #1 100%"}
     app.number_input(key="k").set_value(10).run()
     app.slider(key="temperature").set_value(1.0).run()
     app.slider(key="top_p").set_value(1.0).run()
-    app.text_area[0].set_value(state.TEXT.default).run()
+    app.text_area(key="text").set_value(state.TEXT.default).run()
     assert app.query_params == {}
 
 
@@ -352,8 +352,8 @@ def test_settings_survive_page_changes():
     app.number_input(key="layer").set_value(4).run()
     app.number_input(key="head").set_value(0).run()
     app.selectbox(key="position").select(3).run()
-    app.text_area[0].set_value("A cat and a dog and a bird").run()
-    app.toggle[0].set_value(True).run()
+    app.text_area(key="text").set_value("A cat and a dog and a bird").run()
+    app.toggle(key="bos").set_value(True).run()
     link = {"layer": "4", "head": "0", "token": "3", "text": "A cat and a dog and a bird", "bos": "1"}
     for page in PAGES:
         check_page(go_to(app, page), page)
@@ -362,21 +362,21 @@ def test_settings_survive_page_changes():
     go_to(app, "attention")
     assert [app.number_input(key=key).value for key in ("layer", "head")] == [4, 0]
     assert app.selectbox(key="position").value == 3
-    assert app.text_area[0].value == "A cat and a dog and a bird"
-    assert app.toggle[0].value is True
+    assert app.text_area(key="text").value == "A cat and a dog and a bird"
+    assert app.toggle(key="bos").value is True
 
 
 def test_the_last_token_stays_chosen_when_the_text_grows():
     app = open_page("attention", text="one two")
     assert app.selectbox(key="position").value == 1
-    app.text_area[0].set_value("one two three").run()
+    app.text_area(key="text").set_value("one two three").run()
     assert app.selectbox(key="position").value == 2
 
 
 def test_a_chosen_token_past_a_shorter_text_becomes_its_last():
     app = open_page("attention")
     app.selectbox(key="position").select(9).run()
-    app.text_area[0].set_value("one two").run()
+    app.text_area(key="text").set_value("one two").run()
     check_page(app, "attention")
     assert app.selectbox(key="position").value == 1
     assert not app.toast
@@ -438,8 +438,8 @@ def test_writing_ends_where_the_context_is_full(monkeypatch, tmp_path):
 
 def test_another_text_or_model_takes_the_continuation_away():
     for change in (
-        lambda app: app.text_area[0].set_value("Another text").run(),
-        lambda app: app.toggle[0].set_value(True).run(),
+        lambda app: app.text_area(key="text").set_value("Another text").run(),
+        lambda app: app.toggle(key="bos").set_value(True).run(),
         lambda app: app.selectbox(key="model").select("gpt2").run(),
     ):
         app = open_page("next_token", continuation="11-13")
@@ -601,5 +601,5 @@ def test_temperature_runs_no_model(calls):
 def test_the_start_token_is_shown_where_it_is_put_in_front():
     app = open_page("tokens", bos="1", text="Hello")
     assert app.dataframe[0].value["token"].tolist() == [END_OF_TEXT, "Hello"]
-    app.toggle[0].set_value(False).run()
+    app.toggle(key="bos").set_value(False).run()
     assert app.dataframe[0].value["token"].tolist() == ["Hello"]
