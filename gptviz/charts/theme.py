@@ -92,7 +92,7 @@ def labels(strings: Sequence[str]) -> list[str]:
 
     Few tokens are longer than what is shown; their ends are cut.
     """
-    return [html.escape(_cut(string)) for string in strings]
+    return [html.escape(_cut(string), quote=False) for string in strings]
 
 
 def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:
