@@ -167,6 +167,14 @@ def test_depth_runs_upwards_and_cell_texts_are_no_markup():
     assert figure.data[0].text[0][0] == figure.data[0].customdata[0][0] == "&lt;b&gt;"
 
 
+def test_long_labels_are_cut_and_what_hover_tells_is_not():
+    long = "x" * 40
+    hover = np.full((2, 2), f"{long}\nand more")
+    figure = charts.depth_map(np.zeros((2, 2)), ["low", "high"], (long, "b"), what="p", hover=hover)
+    assert figure.layout.xaxis.labelalias["0"] == "x" * 17 + "…"
+    assert figure.data[0].customdata[0][0] == f"{long}<br>and more"
+
+
 def test_bars_keep_sign_and_order():
     figure = charts.value_bars(np.array([1.0, -2.0]), ["<i>", "b"], what="logits", horizontal=True)
     assert list(figure.data[0].x) == [1, -2]

@@ -118,7 +118,7 @@ def _add_clickable(
             y=y[layers],
             mode="markers",
             marker={"symbol": "square", "size": size, "color": "rgba(0,0,0,0)"},
-            customdata=np.column_stack((layers, heads)),
+            customdata=np.column_stack((layers, heads)).tolist(),  # as lists: a typed row would come back as a dict
             text=None if values is None else [f"{value:.3f}" for value in values.ravel()],
             hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b>"
             + told

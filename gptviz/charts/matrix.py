@@ -1,12 +1,13 @@
 """Heat maps of numbers per token: activations over dimensions, similarities, and layer by position."""
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, room, style, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -135,7 +136,7 @@ def depth_map(
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
     """Lines within a cell are apart by newlines in the data; Plotly wants `<br>`."""
-    return [[label.replace("\n", "<br>") for label in labels(row)] for row in strings.tolist()]
+    return [[html.escape(cell, quote=False).replace("\n", "<br>") for cell in row] for row in strings.tolist()]
 
 
 def _limits(values: NDArray[np.floating]) -> dict[str, float]:

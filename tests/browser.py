@@ -1,0 +1,212 @@
+"""The app on a server of its own, driven in headless Chromium."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCREENSHOTS = "GPTVIZ_SCREENSHOTS"  # names a folder: every page is drawn there
+_CHROMIUM = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+# Nothing old is left, and every chart that can be seen is there (Plotly itself is loaded with the first one).
+_ALL_IS_DRAWN = """() => !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
+    && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]
+        .every(chart => !chart.checkVisibility() || chart.querySelector('.js-plotly-plot .main-svg'))"""
+
+
+def free_port():
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def app_server(folder, **environment):
+    """Serve app.py while inside; gives its address. What it prints stands in `folder`/log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    hub = f"http://127.0.0.1:{free_port()}"  # nobody is there
+    environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GPTVIZ_", "STREAMLIT_"))}
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=kept | environment, stdout=log, stderr=log)
+        try:
+            _wait_until_up(process, address, folder / "log")
+            yield address
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_up(process, address, log):
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health") as answer:
+                answer.read()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"the app's server did not start:\n{log.read_text()}")
+
+
+@contextmanager
+def chromium():
+    """A running browser; skips where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser tests")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium on this machine: no browser tests")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Tab:
+    """A person's browser tab at the app. Requests that leave this machine, and errors of the page, are kept."""
+
+    def __init__(self, browser, address, *, scheme="light", width=1440, height=1000):
+        self.address = address
+        self.context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        self.context.set_default_timeout(20_000)
+        self.page = self.context.new_page()
+        self.requests, self.errors = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def close(self):
+        self.context.close()
+
+    def open(self, page="", **query):
+        """Open a page by its link, and wait until it stands still."""
+        self.page.goto(f"{self.address}/{page}" + (f"?{urlencode(query)}" if query else ""))
+        self.page.locator("h1").first.wait_for()
+        self.settle()
+        return self
+
+    def settle(self):
+        """Wait until the script is done and nothing old is left on the page."""
+        app = self.page.locator('[data-testid="stApp"]')
+        for _ in range(3):  # a click's run may not have begun yet
+            self.page.wait_for_timeout(120)
+            app.and_(self.page.locator('[data-test-script-state="notRunning"]')).wait_for()
+        self.page.wait_for_function(_ALL_IS_DRAWN)
+
+    def go(self, title):
+        """Choose another page in the navigation."""
+        self.page.get_by_role("link", name=title, exact=True).click()
+        self.settle()
+
+    def type(self, text):
+        box = self.page.get_by_label("Text", exact=True)
+        box.fill(text)
+        box.press("Control+Enter")
+        self.settle()
+
+    @property
+    def text(self):
+        return self.page.get_by_label("Text", exact=True).input_value()
+
+    @property
+    def query(self):
+        """The settings in the address."""
+        query = parse_qs(urlsplit(self.page.url).query, keep_blank_values=True, strict_parsing=False)
+        return {name: values[0] for name, values in query.items()}
+
+    def wait_for_query(self, **expected):
+        """Wait until the address holds exactly these settings."""
+        for _ in range(100):
+            if self.query == expected:
+                return
+            self.page.wait_for_timeout(100)
+        assert self.query == expected
+
+    def check(self):
+        """No error on the page, and no request that left this machine."""
+        for test_id in ("stException", "stAlertContentError"):
+            box = self.page.get_by_test_id(test_id)
+            assert box.count() == 0, box.first.inner_text()
+        assert not self.errors
+        strangers = [url for url in self.requests if urlsplit(url).scheme in ("http", "https", "ws", "wss")]
+        assert [url for url in strangers if urlsplit(url).hostname != "127.0.0.1"] == []
+
+    def chart(self, key):
+        return Chart(self.page, key)
+
+    def n_charts(self):
+        return self.page.locator(".js-plotly-plot").count()
+
+    def screenshot(self, name):
+        """Draw the whole page, where the environment asks for it."""
+        if folder := os.environ.get(SCREENSHOTS):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.wait_for_timeout(600)  # charts fade in
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+            size = self.page.viewport_size
+            height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+            self.page.set_viewport_size({**size, "height": height + 20})
+            self.page.wait_for_timeout(600)
+            self.page.screenshot(path=Path(folder) / f"{name}-whole.png")
+            self.page.set_viewport_size(size)
+
+
+class Chart:
+    """A Plotly chart on the page, by its key."""
+
+    def __init__(self, page, key):
+        self.page = page
+        self.key = key
+        self.plot = page.locator(f".st-key-{key} .js-plotly-plot")
+
+    def data(self):
+        """What is drawn, one dict a trace (as far as it is JSON)."""
+        return json.loads(self.plot.evaluate("plot => JSON.stringify(plot.data)"))
+
+    def font_color(self):
+        return self.plot.evaluate("plot => plot.layout.font.color")
+
+    def pixel(self, x, y):
+        """Where the point (x, y) of the axes is on the screen."""
+        self.plot.scroll_into_view_if_needed()
+        return self.plot.evaluate(
+            """(plot, [x, y]) => {
+                const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect()
+                return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)]
+            }""",
+            [x, y],
+        )
+
+    def hover(self, x, y):
+        """Point at (x, y); gives what the chart says then."""
+        at_x, at_y = self.pixel(x, y)
+        self.page.mouse.move(at_x - 3, at_y - 3)
+        self.page.mouse.move(at_x, at_y, steps=4)
+        label = self.plot.locator(".hoverlayer .hovertext").first
+        label.wait_for()
+        return label.text_content()
+
+    def click(self, x, y):
+        self.page.mouse.click(*self.pixel(x, y))

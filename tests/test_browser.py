@@ -1,0 +1,334 @@
+"""The app as a person meets it: in headless Chromium, by mouse, keyboard and link."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Tab, app_server, chromium
+from hub_server import serving
+from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
+
+from gptviz.charts import DARK, LIGHT
+from gptviz.tokens import gpt2_tokenizer
+
+pytestmark = pytest.mark.browser
+
+APP = Path(__file__).parents[1] / "app.py"
+PAGES = {
+    "" if "default=True" in line else Path(file).stem: title
+    for file, title, line in re.findall(r'st\.Page\("([^"]+)", title="([^"]+)"(.*)\)', APP.read_text())
+}
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
+TEXT = "The cat sat on the mat. The cat"
+SCRIPTS = '<script>window.hacked=1</script><img src=x onerror="window.hacked=1"> **b** $x$'
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def address(browser, tmp_path_factory):
+    """The app, warmed up, with no hub within reach."""
+    with app_server(tmp_path_factory.mktemp("app")) as address:
+        yield address
+
+
+@pytest.fixture
+def new_tab(browser, address):
+    tabs = []
+
+    def new(address=address, **how):
+        tabs.append(Tab(browser, address, **how))
+        return tabs[-1]
+
+    yield new
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture
+def tab(new_tab):
+    return new_tab()
+
+
+# --- what is seen -----------------------------------------------------------------------------------
+
+
+@EVERY_PAGE
+@pytest.mark.parametrize(("scheme", "theme"), [("light", LIGHT), ("dark", DARK)])
+def test_every_page_shows_its_charts_in_the_modes_colours_and_asks_nobody_else(new_tab, page, scheme, theme):
+    tab = new_tab(scheme=scheme).open(page)
+    tab.check()
+    if page != "tokens":
+        assert tab.n_charts() > 0
+    colors = tab.page.eval_on_selector_all(".js-plotly-plot", "plots => plots.map(plot => plot.layout.font.color)")
+    assert set(colors) <= {theme.text}
+    drawn = tab.page.eval_on_selector_all(
+        ".js-plotly-plot",
+        "plots => plots.filter(plot => plot.checkVisibility())"
+        ".map(plot => plot.querySelectorAll('.main-svg path, .main-svg image').length)",
+    )
+    assert all(drawn)
+    tab.screenshot(f"{page or 'start'}-{scheme}")
+
+
+@EVERY_PAGE
+def test_every_page_fits_a_projector(new_tab, page):
+    tab = new_tab(width=1920, height=1080).open(page)
+    tab.check()
+    assert tab.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 1920
+    tab.screenshot(f"{page or 'start'}-projector")
+
+
+def test_another_mode_gives_the_charts_its_colours(tab):
+    tab.open("attention")
+    assert tab.chart("attention-map").font_color() == LIGHT.text
+    tab.page.emulate_media(color_scheme="dark")
+    tab.page.wait_for_function(
+        "color => document.querySelector('.st-key-attention-map .js-plotly-plot')?.layout.font.color === color",
+        arg=DARK.text,
+    )
+
+
+# --- links and text ---------------------------------------------------------------------------------
+
+
+def test_a_link_is_opened_by_a_server_that_answered_nothing_before(browser, new_tab, tmp_path):
+    with app_server(tmp_path) as address:
+        tab = new_tab(address).open("attention", layer="3", head="1", token="2")
+        tab.check()
+        assert tab.page.get_by_label("Layer").input_value() == "3"
+        assert tab.page.get_by_label("Head", exact=True).input_value() == "1"
+        assert tab.page.get_by_text("2 · ␣a").count()
+        assert tab.query == {"layer": "3", "head": "1", "token": "2"}
+
+
+def test_a_text_goes_along_to_every_page_and_into_the_link(tab, new_tab):
+    text = "Two cats & 100% more? #1 + é 👍"
+    tab.open().type(text)
+    tab.wait_for_query(text=text)
+    for page, title in PAGES.items():
+        tab.go(title)
+        assert tab.text == text
+        assert tab.query == {"text": text}
+        tab.check()
+        other = new_tab()
+        other.page.goto(tab.page.url)
+        other.page.locator("h1").wait_for()
+        other.settle()
+        assert other.text == text, page
+        assert other.page.locator("h1").inner_text() == tab.page.locator("h1").inner_text()
+        other.close()
+
+
+def test_a_copied_link_opens_the_same_view(tab, new_tab):
+    tab.open("attention").type("One two three four five")
+    tab.page.get_by_label("Head", exact=True).fill("1")
+    tab.page.get_by_label("Head", exact=True).press("Enter")
+    tab.wait_for_query(text="One two three four five", head="1")
+    other = new_tab()
+    other.page.goto(tab.page.url)
+    other.settle()
+    assert other.chart("attention-map").data() == tab.chart("attention-map").data()
+
+
+@EVERY_PAGE
+def test_a_texts_scripts_are_text(tab, page):
+    ids = gpt2_tokenizer().encode(SCRIPTS).ids
+    tab.open(page, text=SCRIPTS, continuation="-".join(str(id) for id in ids))
+    tab.check()
+    assert tab.text == SCRIPTS
+    assert tab.page.evaluate("window.hacked") is None
+    assert tab.page.locator("img[src=x]").count() == 0
+    if page in ("tokens", "next_token"):
+        assert "script" in tab.page.get_by_test_id("stMain").inner_text()
+
+
+# --- attention by hand ------------------------------------------------------------------------------
+
+
+def test_layer_and_head_step_by_arrow_keys_and_buttons(tab, story):
+    tab.open("attention", text=TEXT)
+    layer = tab.page.get_by_label("Layer")
+    layer.focus()
+    layer.press("ArrowUp")
+    tab.wait_for_query(text=TEXT, layer="3")
+    layer.press("ArrowUp")
+    tab.wait_for_query(text=TEXT, layer="4")
+    layer.press("ArrowDown")
+    tab.wait_for_query(text=TEXT, layer="3")
+    head = tab.page.get_by_test_id("stNumberInput").filter(has=tab.page.get_by_label("Head", exact=True))
+    head.get_by_test_id("stNumberInputStepDown").click()
+    tab.wait_for_query(text=TEXT, layer="3", head="4")
+    tab.settle()
+    weights = story.run(TEXT)["pattern", 3][4]
+    (hovered,) = re.findall(r"weight\D*([01]\.\d{4})", tab.chart("attention-map").hover(2, 5))
+    assert float(hovered) == pytest.approx(weights[5, 2], abs=5.1e-5)
+
+
+def test_the_heat_map_names_query_key_and_weight(tab, story):
+    tab.open("attention", text=TEXT)
+    weights, strings = story.run(TEXT)["pattern", 2][5], story.tokenize(TEXT).strings
+    for query, key in ((4, 1), (7, 7), (8, 0)):
+        said = tab.chart("attention-map").hover(key, query)
+        assert f"query {strings[query]}" in said
+        assert f"key {strings[key]}" in said
+        assert f"{weights[query, key]:.4f}" in said
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_click_on_a_token_of_the_lines_chooses_it(tab, side):
+    tab.open("attention", text=TEXT)
+    tab.chart("attention-lines").click(side, 3)
+    tab.wait_for_query(text=TEXT, token="3")
+    tab.chart("attention-lines").click(side, 5)
+    tab.wait_for_query(text=TEXT, token="5")
+    tab.settle()
+    assert tab.page.get_by_text("5 · ␣mat").count()
+    tab.check()
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_written_one_by_one_and_several_and_taken_back(tab, story):
+    how = {"temperature": 0.8, "top_p": 0.9, "seed": 3}
+    expected = [str(token.id) for token in story.generate(TEXT, 22, **how)]
+    link = {"text": TEXT, **{name: str(value) for name, value in how.items()}}
+    tab.open("next_token", **link)
+    button = {name: tab.page.get_by_role("button", name=name, exact=True) for name in ("Undo", "Clear", "Add 20")}
+    assert button["Undo"].is_disabled()
+    for n_tokens in (1, 2):
+        tab.page.get_by_role("button", name="Add one token").click()
+        tab.wait_for_query(**link, continuation="-".join(expected[:n_tokens]))
+    button["Add 20"].click()
+    tab.wait_for_query(**link, continuation="-".join(expected))
+    button["Undo"].click()
+    tab.wait_for_query(**link, continuation="-".join(expected[:-1]))
+    button["Clear"].click()
+    tab.wait_for_query(**link)
+    tab.check()
+
+
+def test_a_click_right_after_typing_writes_on_the_new_text(tab, story):
+    tab.open("next_token", temperature="0.0")
+    tab.page.get_by_label("Text", exact=True).fill("Once upon a")
+    tab.page.get_by_role("button", name="Add one token").click()
+    (token,) = story.generate("Once upon a", 1)
+    tab.wait_for_query(temperature="0.0", text="Once upon a", continuation=str(token.id))
+    tab.check()
+
+
+def test_writing_can_be_stopped_and_keeps_what_was_written(tab):
+    tab.open("next_token", model="untrained", text="Hi")
+    tab.page.get_by_role("button", name="Add 20", exact=True).click()
+    tab.page.locator("span[title^='position 2 ']").wait_for()
+    tab.page.get_by_role("button", name="Stop").click()
+    tab.page.get_by_role("button", name="Stop").wait_for(state="hidden")
+    tab.settle()
+    written = tab.query["continuation"].split("-")
+    assert 2 <= len(written) < 20
+    assert tab.page.get_by_test_id("stMain").locator("span[title^='position']").count() == len(written)
+    tab.check()
+
+
+# --- models -----------------------------------------------------------------------------------------
+
+
+def choose_model(tab, name):
+    tab.page.get_by_test_id("stSidebar").get_by_test_id("stSelectbox").locator("input").click()
+    tab.page.get_by_role("option", name=name).click()
+    tab.settle()
+
+
+def test_a_model_comes_from_the_hub_with_progress_and_is_then_in_use(new_tab, tmp_path):
+    folder = write_folder(tmp_path / "repo", gpt2_tensors(tiny_model(tied_head=True)), gpt2_config(tied_head=True))
+    files = {f"openai-community/gpt2/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    with serving(files) as hub, app_server(tmp_path / "app", HF_ENDPOINT=hub.url) as address:
+        hub.seconds_a_chunk = 0.06  # 50 chunks
+        tab = new_tab(address).open("attention", text=TEXT)
+        before = tab.chart("attention-map").data()
+        choose_model(tab, "GPT-2 small")
+        tab.page.get_by_text("0.5 GB to download, once").wait_for()
+        assert tab.chart("attention-map").data() == before
+        assert hub.requests == []
+        tab.page.get_by_role("button", name="Download GPT-2 small").click()
+        tab.page.get_by_test_id("stProgress").get_by_text(re.compile(r"[123] of 3 MB")).wait_for()
+        tab.page.get_by_text("0.5 GB to download, once").wait_for(state="hidden")
+        tab.settle()
+        tab.check()
+        assert tab.query == {"text": TEXT, "model": "gpt2"}
+        assert tab.chart("attention-map").data() != before
+        assert tab.page.get_by_label("Layer").get_attribute("max") == "2"  # the server's GPT-2 has 3 blocks
+
+
+def test_without_a_hub_one_sentence_says_so_and_the_model_stays(tab):
+    tab.open("attention", text=TEXT)
+    before = tab.chart("attention-map").data()
+    choose_model(tab, "DistilGPT2")
+    tab.page.get_by_role("button", name="Download DistilGPT2").click()
+    error = tab.page.get_by_test_id("stAlertContentError")
+    error.wait_for(timeout=60_000)
+    assert "The hub could not be reached" in error.inner_text()
+    assert "story-gpt" in error.inner_text()
+    tab.settle()
+    assert tab.chart("attention-map").data() == before
+    assert tab.page.get_by_test_id("stException").count() == 0
+
+
+@pytest.mark.slow
+def test_a_thousand_tokens_of_gpt2_smalls_size_can_be_looked_at(tab):
+    text = "word" + " word" * 999
+    tab.page.set_default_timeout(120_000)
+    tab.open("attention", model="untrained", text=text)
+    tab.check()
+    assert tab.page.get_by_text("999 · ␣word").count()
+    z = tab.chart("attention-map").plot.evaluate("plot => [plot.data[0].z?.length ?? 0, plot.data[0].z?.[0].length]")
+    assert z[0] > 0
+    tab.page.get_by_label("Head", exact=True).press("ArrowDown")
+    tab.wait_for_query(model="untrained", text=text, head="4")
+    tab.settle()
+    tab.chart("attention-lines").click(0, 990)
+    tab.wait_for_query(model="untrained", text=text, head="4", token="990")
+    tab.check()
+
+
+# --- by keyboard ------------------------------------------------------------------------------------
+
+# Controls that a person sees. Left out: the small buttons that step a number (arrow keys do that), the
+# toolbars of charts and tables (shown under the mouse), and what Streamlit's own frame has.
+CONTROLS = """() => [...document.querySelectorAll(
+    'input, textarea, button, a[href], [role=slider], [role=combobox], summary'
+)].filter(control =>
+    control.checkVisibility({opacityProperty: true, visibilityProperty: true}) && !control.disabled
+    && !control.matches('[data-testid^=stNumberInputStep], [aria-hidden=true]')
+    && !control.closest('.modebar, [data-testid=stElementToolbar], [data-testid=stDataFrame], [data-testid=stToolbar]')
+    && control.getBoundingClientRect().width > 0
+)"""
+
+
+@EVERY_PAGE
+def test_every_control_is_reached_by_tab(tab, page):
+    tab.open(page)
+    n_controls = tab.page.evaluate(f"({CONTROLS})().length")
+    assert n_controls > 8
+    for _ in range(3 * n_controls + 40):
+        tab.page.keyboard.press("Tab")
+        tab.page.evaluate("document.activeElement.dataset.reached = 1")
+    missed = tab.page.evaluate(
+        f"""({CONTROLS})().filter(control => !control.dataset.reached && !control.querySelector('[data-reached]')
+            && !control.closest('[data-reached]'))
+            .map(control => control.outerHTML.slice(0, 200) + (control.ariaLabel ?? control.textContent))"""
+    )
+    assert missed == []
+
+
+def test_the_heat_map_has_a_cell_for_every_pair(tab, story):
+    tab.open("attention", text=TEXT)
+    n_tokens = len(story.tokenize(TEXT))
+    z = tab.chart("attention-map").plot.evaluate("plot => plot.data[0].z.map(row => Array.from(row))")
+    assert np.shape(z) == (n_tokens, n_tokens)
