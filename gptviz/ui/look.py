@@ -20,6 +20,29 @@ def less_white_space() -> None:
     st.html("<style>[data-testid=stMainBlockContainer] {padding: 4.5rem 3rem 3rem;}</style>")
 
 
+# Charts have their colours from the server, which hears of another mode (in the menu, or the computer's own at
+# dusk) with the next run only: until then they would be dark on dark. So a change asks for that run.
+_FOLLOW_MODE = """
+export default function ({ data, setTriggerValue }) {
+    const look = () => {
+        const app = document.querySelector("[data-testid=stApp]")
+        const [red, green, blue] = getComputedStyle(app).backgroundColor.match(/[0-9.]+/g).map(Number)
+        const mode = red + green + blue < 384 ? "dark" : "light"
+        if (mode === data.drawn) window.gptvizAsked = null
+        else if (mode !== window.gptvizAsked) setTriggerValue("mode", (window.gptvizAsked = mode))
+    }
+    clearInterval(window.gptvizLook)  // of the run before
+    window.gptvizLook = setInterval(look, 300)
+}
+"""
+
+
+def follow_mode() -> None:
+    """Draw the page again when the browser goes from light to dark, or back."""
+    component = st.components.v2.component("follow_mode", js=_FOLLOW_MODE)
+    component(key="follow-mode", data={"drawn": st.context.theme.type or "light"}, on_mode_change=lambda: None)
+
+
 def theme() -> Theme:
     """The chart colours of the mode that the browser shows."""
     return DARK if st.context.theme.type == "dark" else LIGHT

@@ -11,7 +11,7 @@ from streamlit.errors import StreamlitAPIException
 import gptviz
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
-from gptviz.ui import models, state
+from gptviz.ui import look, models, state
 from gptviz.ui.models import LoadedModel
 
 EXAMPLE = "The little dog ran to the river. The little dog"
@@ -65,6 +65,7 @@ def controls() -> None:
             on_change=state.put,
             args=(state.CONTINUATION, ()),
         )
+        look.follow_mode()
 
 
 def begin(title: str, explanation: str) -> View:
