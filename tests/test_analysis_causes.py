@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gptviz.analysis.causes import head_effects, log_probability
+from gptviz.analysis.heads import all_head_scores, repeated_random_ids
 from gptviz.analysis.sampling import log_softmax
 
 
@@ -52,3 +53,19 @@ def test_progress_counts_the_layers(tiny):
     told = []
     head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story):
+    """On a repeated random sequence a token can only be foreseen by looking up what followed its first copy."""
+    ids = repeated_random_ids(40)
+    trace = story.run(story.tokenizer.tokens(ids))
+    scores = all_head_scores(trace).set_index(["layer", "head"])["induction"]
+    layer, head = scores.idxmax()
+    assert (layer, head) == (5, 2)
+    changes = []
+    for position in range(45, 79, 3):
+        streams = story.streams_without_heads(trace, layer, "zero", last_position=position)
+        token = ids[position + 1]
+        changes.append(log_softmax(story.unembed(streams[[head]]))[0, token] - log_probability(trace, position, token))
+    assert np.mean(changes) < -0.5
+    assert np.mean(np.array(changes) < 0) > 0.7
