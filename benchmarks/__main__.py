@@ -2,9 +2,9 @@
 
 import argparse
 
-from benchmarks import redraw
+from benchmarks import causes, redraw
 
-PARTS = {"redraw": redraw.run}
+PARTS = {"causes": causes.run, "redraw": redraw.run}
 
 
 def main() -> None:
