@@ -8,11 +8,12 @@ import streamlit as st
 from gptviz import charts
 from gptviz.analysis.prediction import prediction_table
 from gptviz.analysis.sampling import draw, next_token_probabilities
-from gptviz.tokens import Tokens
+from gptviz.tokens import END_OF_TEXT_ID, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import look, shared, state, widgets
 
 SEVERAL = 20  # tokens that one click writes at most
+AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
 
 view = shared.begin(
     "Next token",
@@ -111,9 +112,12 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
         probabilities = next_token_probabilities(trace.logits_at(-1), **how)
         add_token(draw(probabilities, seed, position=len(tokens)))
         shared.rerun_fragment()
-    if add_several:
-        st.button("Stop", icon=":material/stop:", key="stop")
-        for token in view.engine.generate(tokens, min(SEVERAL, room), seed=seed, **how):
+    n_left = min(room, SEVERAL if add_several else state.to_write(view.tokens.ids))
+    if n_left:
+        st.button("Stop", icon=":material/stop:", key="stop", on_click=stop_writing)
+        for token in view.engine.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
+            n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
+            state.write(n_left, behind=view.tokens.ids)
             add_token(token.id)
             with strip.container():
                 show_continuation(text_and_continuation())
@@ -131,8 +135,14 @@ def add_token(id: int) -> None:
     state.put(state.CONTINUATION, (*state.get(state.CONTINUATION), id))
 
 
+def stop_writing() -> None:
+    """Keep what was written, and write no more."""
+    state.write(0, behind=())
+
+
 def take_back(n_tokens: int | None) -> None:
     """Take the continuation's last tokens back, or all of it."""
+    stop_writing()
     state.put(state.CONTINUATION, state.get(state.CONTINUATION)[:-n_tokens] if n_tokens else ())
 
 

@@ -72,6 +72,7 @@ SETTINGS: tuple[Setting[Any], ...] = (
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
+_TO_WRITE = "_to_write"
 
 
 def take_start() -> bool:
@@ -146,6 +147,17 @@ def continuation(vocab_size: int) -> tuple[int, ...]:
         _notice("The link's continuation has tokens that this model does not know, so it is left out.")
         put(CONTINUATION, ())
     return get(CONTINUATION)
+
+
+def write(n_tokens: int, *, behind: tuple[int, ...]) -> None:
+    """Let the model write so many tokens behind the text with these ids, over several runs of the page."""
+    st.session_state[_TO_WRITE] = behind, n_tokens
+
+
+def to_write(behind: tuple[int, ...]) -> int:
+    """How many tokens the model is still to write behind this text."""
+    text, n_tokens = st.session_state.get(_TO_WRITE, ((), 0))
+    return n_tokens if text == behind else 0
 
 
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
