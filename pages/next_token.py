@@ -153,7 +153,7 @@ def show_foresight(trace: Trace, chosen: int) -> None:
         st.caption("One token alone was not foreseen by anything: add a second.")
         return
     with st.spinner("Reading the predictions at every position…"):
-        table = prediction_table(trace)
+        table = view.model.result(trace.tokens, "prediction", lambda: prediction_table(trace))
     mean = table["surprisal_nats"].mean()
     n_first = int((table["rank"] == 1).sum())
     for column, (label, value, explanation) in zip(

@@ -65,7 +65,7 @@ def show_lens() -> None:
     first = max(0, min(chosen - WINDOW // 2, len(strings) - WINDOW))
     window = slice(first, first + WINDOW)
     with st.spinner("Reading the stream at every depth…"):
-        grid = lens(trace, view.engine, positions=window)
+        grid = view.model.result(view.tokens, ("lens", first), lambda: lens(trace, view.engine, positions=window))
     tokens = np.array([[view.engine.tokenizer.tokens(row).strings for row in depth] for depth in grid.ids.tolist()])
     told = np.array(
         [

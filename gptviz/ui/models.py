@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 import gptviz
 from gptviz import hub
 from gptviz.analysis.embeddings import norms
+from gptviz.analysis.lens import Lens
 from gptviz.cache import ByteCache
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 
-Result = TypeVar("Result", pd.DataFrame, NDArray[Any])
+Result = TypeVar("Result", pd.DataFrame, NDArray[Any], Lens)
 
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
@@ -54,7 +55,9 @@ class LoadedModel:
         return (tokens.ids, name) in self._results
 
 
-def _bytes_of(result: "pd.DataFrame | NDArray[Any]") -> int:
+def _bytes_of(result: "pd.DataFrame | NDArray[Any] | Lens") -> int:
+    if isinstance(result, Lens):
+        return result.ids.nbytes + result.probabilities.nbytes
     return int(result.memory_usage(deep=True).sum()) if isinstance(result, pd.DataFrame) else result.nbytes
 
 
