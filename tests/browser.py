@@ -193,8 +193,15 @@ class Chart:
         self.plot.scroll_into_view_if_needed()
         return self.plot.evaluate(
             """(plot, [x, y]) => {
-                const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect()
-                return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)]
+                const {xaxis, yaxis} = plot._fullLayout
+                const at = () => {
+                    const box = plot.getBoundingClientRect()
+                    return [box.left + xaxis._offset + xaxis.d2p(x), box.top + yaxis._offset + yaxis.d2p(y)]
+                }
+                const below = at()[1] - innerHeight * 0.8
+                const main = document.querySelector('[data-testid=stMain]')
+                if (below > 0) main.scrollBy({top: below, behavior: "instant"})
+                return at()
             }""",
             [x, y],
         )
