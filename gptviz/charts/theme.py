@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 FONT_SIZE = 15  # legible from the back row
 _LONGEST_LABEL = 18  # characters
-MAX_LABELS = 48  # token labels on one axis, before they run into each other
+MAX_LABELS = 36  # token labels on one axis, before they run into each other
+LABELS_OF_LONG_TEXTS = 24  # also where a chart has half the page
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def token_axis(strings: Sequence[str]) -> dict[str, object]:
     alias = {str(position): label for position, label in enumerate(labels(strings))}
     alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # between two tokens: nothing
     few = len(strings) <= MAX_LABELS
-    ticks: dict[str, object] = {"tick0": 0, "dtick": 1} if few else {"nticks": MAX_LABELS}
+    ticks: dict[str, object] = {"tick0": 0, "dtick": 1} if few else {"nticks": LABELS_OF_LONG_TEXTS}
     return {
         "labelalias": alias,
         **ticks,
