@@ -17,7 +17,7 @@ import gptviz
 from gptviz import hub
 from gptviz.engine import Engine
 from gptviz.model import GPTModel
-from gptviz.tokens import END_OF_TEXT, gpt2_tokenizer
+from gptviz.tokens import END_OF_TEXT, END_OF_TEXT_ID, gpt2_tokenizer
 from gptviz.ui import models, shared, state
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -214,14 +214,16 @@ def test_a_text_too_long_for_a_link_is_left_out_of_it_and_the_page_says_so(page)
     assert any("too long for a link" in caption.value for caption in app.caption)
 
 
-def test_html_reaches_the_page_escaped():
-    for page in ("tokens", "next_token"):
-        app = open_page(
-            page, text=HOSTILE, continuation="-".join(str(id) for id in gpt2_tokenizer().encode(HOSTILE).ids)
-        )
-        written = [element.proto.body for element in app.get("html")]
-        written += [element.value for element in app.markdown if element.proto.allow_html]
-        assert not re.search("<script|<img|</div></div>", "".join(written)), page
+@pytest.mark.parametrize("page", ["tokens", "next_token"])
+def test_a_tokens_html_reaches_the_page_escaped(page):
+    ids = gpt2_tokenizer().encode(HOSTILE).ids
+    app = open_page(page, text=HOSTILE, continuation="-".join(str(id) for id in ids))
+    check_page(app, page)
+    written = [element.proto.body for element in app.get("html")]
+    written += [element.value for element in app.markdown if element.proto.allow_html]
+    assert "script</span>" in "".join(written), "the tokens are shown"
+    for body in written:
+        assert not re.search("<(?!/?(div|span|br|style)[ >])", body)
 
 
 def test_the_tokens_page_counts_and_lists_the_tokens():
@@ -434,6 +436,12 @@ def test_writing_ends_where_the_context_is_full(monkeypatch, tmp_path):
     assert app.button(key="add-one").disabled
     assert app.button(key="add-several").disabled
     assert any("The context is full" in caption.value for caption in app.caption)
+
+
+def test_writing_ends_where_the_model_ends_its_text():
+    app = open_page("next_token", text="They all lived happily ever after. The end.", temperature="0.0")
+    press(app, "add-several")
+    assert continuation(app) == [END_OF_TEXT_ID]
 
 
 def test_another_text_or_model_takes_the_continuation_away():

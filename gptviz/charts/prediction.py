@@ -59,7 +59,12 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     highest = max(table["drawn"].max(), table["probability"].max())
     figure.update_xaxes(range=[0, min(1.12, highest * 1.18)], tickformat=".0%", title_text="probability")
     figure.update_yaxes(
-        tickvals=positions, ticktext=names, range=[len(table) - 0.5, -0.5], showgrid=False, ticksuffix=" "
+        tickvals=positions,
+        ticktext=names,
+        range=[len(table) - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
+        ticksuffix=" ",
     )
     figure.update_layout(bargap=0.25)
     return figure
