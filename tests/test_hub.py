@@ -225,6 +225,7 @@ def result_of(process):
     return json.loads(output)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_downloads_and_the_next_one_starts_with_the_server_gone(files, model, tmp_path):
     with serving(files) as hub:
         first = result_of(start(hub.url, tmp_path))

@@ -186,6 +186,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
     found = run_python(
         "import sys, gptviz; print(sorted(sys.modules.keys() & "
@@ -194,6 +195,7 @@ def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
     assert (found.stdout.strip(), found.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 def test_the_library_works_where_streamlit_is_not_installed():
     found = run_python(
         """
