@@ -214,38 +214,39 @@ class Engine:
         return self._derive(("logits",), None, stream)["logits"]
 
     def streams_without_heads(
-        self, trace: Trace, layer: int, replacement: Literal["zero", "mean"], *, last_position: int
+        self, trace: Trace, layers: range, replacement: Literal["zero", "mean"], *, last_position: int
     ) -> Array:
-        """The stream after the last block at `last_position`, once without each head of `layer`: [head, emb_dim].
+        """The last block's stream at `last_position`, once without each head of `layers`: [layer, head, emb_dim].
 
         What a head adds is its z times its part of the output projection, so the stream without it
-        is a subtraction; what follows is run for several heads at once. `replacement` is what takes
-        the place of z: zero, or its mean over the text's positions.
+        is a subtraction; what follows is run for all these heads as one batch, which later layers
+        join: ask for few layers of a long text. `replacement` takes the place of z: zero, or its
+        mean over the text's positions.
         """
-        z = trace["z", layer][: last_position + 1]  # later tokens cannot change what this one sees
-        resid_mid = trace["resid_mid", layer][: last_position + 1]
-        taken = z if replacement == "zero" else z - trace["z", layer].mean(axis=0)
-        head_dim = z.shape[-1]
-        out_proj = self.weight(f"trf_blocks.{layer}.att.out_proj.weight")
-        without = np.stack(
-            [
-                resid_mid - taken[:, head] @ out_proj[:, head * head_dim : (head + 1) * head_dim].T
-                for head in range(self.config["n_heads"])
-            ]
-        )  # [head, pos, emb_dim]
-        at_once = max(1, _TOKENS_AT_ONCE // len(z))
-        parts = [without[start : start + at_once] for start in range(0, len(without), at_once)]
-        return np.concatenate([self._finish(part, layer) for part in parts])
+        first, *_ = layers
+        batch: Tensor | None = None
+        for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks[first:]), first):
+            parts = []
+            joining = self._without_each_head(trace, layer, replacement, last_position) if layer in layers else None
+            with self._running():
+                if batch is not None:
+                    parts += [block(some) for some in batch.split(max(1, _TOKENS_AT_ONCE // (last_position + 1)))]
+                if joining is not None:
+                    parts.append(block.add_feed_forward(joining))
+                batch = torch.cat(parts)
+        assert batch is not None, "there is one block at least"
+        last: Array = batch[:, -1].float().cpu().numpy()
+        return last.reshape(len(layers), self.config["n_heads"], -1)
 
-    def _finish(self, resid_mid: NDArray[Any], layer: int) -> Array:
-        """From a block's middle to the last block's end: [batch, pos, emb_dim] -> last position's [batch, emb_dim]."""
-        first, *others = cast(Sequence[TransformerBlock], self._model.trf_blocks[layer:])
-        with self._running():
-            x = self._tensor(resid_mid)
-            x = first.add_feed_forward(x)
-            for block in others:
-                x = block(x)
-            return x[:, -1].float().cpu().numpy()
+    def _without_each_head(self, trace: Trace, layer: int, replacement: str, last_position: int) -> Tensor:
+        """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim]."""
+        z, resid_mid = trace["z", layer], trace["resid_mid", layer]
+        seen = slice(last_position + 1)  # later tokens cannot change what this one sees
+        taken = z[seen] if replacement == "zero" else z[seen] - z.mean(axis=0)
+        out_proj = cast(TransformerBlock, self._model.trf_blocks[layer]).att.out_proj.weight
+        by_head = out_proj.unflatten(1, z.shape[1:])  # [emb_dim, head, head_dim]
+        with torch.inference_mode():
+            return self._tensor(resid_mid[seen]) - torch.einsum("phd,ehd->hpe", self._tensor(taken), by_head)
 
     def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
         """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""

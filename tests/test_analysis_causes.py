@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from gptviz.analysis import causes
 from gptviz.analysis.causes import head_effects, log_probability
 from gptviz.analysis.heads import all_head_scores, repeated_random_ids
 from gptviz.analysis.sampling import log_softmax
@@ -30,7 +31,9 @@ def logits_with_z(engine, tokens, layer, head, replace):
     [("zero", torch.zeros_like), ("mean", lambda z: z.mean(dim=1, keepdim=True).expand_as(z))],
 )
 @pytest.mark.parametrize("position", [3, 7])
-def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, replacement, replace, position):
+@pytest.mark.parametrize("together", [1, 70, 10_000])  # one layer at once, two, all
+def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replacement, replace, position, together):
+    monkeypatch.setattr(causes, "TOKENS_TOGETHER", together)
     tokens = tiny.tokenizer.tokens([5, 17, 300, 5, 17, 9, 300, 12])
     trace = tiny.run(tokens)
     effects = head_effects(trace, tiny, position, token=42, replacement=replacement)
@@ -49,10 +52,11 @@ def test_the_model_stays_as_it_was(tiny):
     np.testing.assert_array_equal(tiny.run(tokens)["logits"], before)
 
 
-def test_progress_counts_the_layers(tiny):
+def test_progress_counts_the_layers(tiny, monkeypatch):
     told = []
+    monkeypatch.setattr(causes, "TOKENS_TOGETHER", 2 * 4 * 2)  # two layers of four heads at two tokens
     head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(2, 3), (3, 3)]
 
 
 def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story):
@@ -64,7 +68,7 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     assert (layer, head) == (5, 2)
     changes = []
     for position in range(45, 79, 3):
-        streams = story.streams_without_heads(trace, layer, "zero", last_position=position)
+        (streams,) = story.streams_without_heads(trace, range(layer, layer + 1), "zero", last_position=position)
         token = ids[position + 1]
         changes.append(log_softmax(story.unembed(streams[[head]]))[0, token] - log_probability(trace, position, token))
     assert np.mean(changes) < -0.5

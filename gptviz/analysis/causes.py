@@ -11,6 +11,7 @@ from ..trace import Trace
 from .sampling import log_softmax
 
 Replacement = Literal["zero", "mean"]
+TOKENS_TOGETHER = 1024  # in one batch of the layers' heads: more are not faster
 
 
 def log_probability(trace: Trace, position: int, token: int) -> float:
@@ -30,14 +31,24 @@ def head_effects(
 
     Below 0 the head helped the token. A head is switched off at z, before the output projection
     mixes it with the others (TransformerLens: `hook_z`): its z is 0, or its mean over the text's
-    positions. `progress(layers done, layers)` is told after each layer.
+    positions. `progress(layers done, layers)` is told as it goes on.
     """
     before = log_probability(trace, position, token)
-    layers = range(trace.config["n_layers"])
-    effects = np.empty((len(layers), trace.config["n_heads"]))
-    for layer in layers:
-        streams = engine.streams_without_heads(trace, layer, replacement, last_position=position)
-        effects[layer] = log_softmax(engine.unembed(streams))[:, token] - before
+    n_layers, n_heads = trace.config["n_layers"], trace.config["n_heads"]
+    together = max(1, TOKENS_TOGETHER // (n_heads * (position + 1)))  # layers
+    effects = np.empty((n_layers, n_heads))
+    for start in range(0, n_layers, together):
+        layers = range(start, min(start + together, n_layers))
+        streams = engine.streams_without_heads(trace, layers, replacement, last_position=position)
+        logits = engine.unembed(streams.reshape(-1, streams.shape[-1]))
+        effects[layers] = (_log_probabilities(logits, token) - before).reshape(len(layers), n_heads)
         if progress:
-            progress(layer + 1, len(layers))
+            progress(layers.stop, n_layers)
     return effects
+
+
+def _log_probabilities(logits: NDArray[np.float32], token: int) -> NDArray[np.float64]:
+    """`log_softmax` of [row, vocab_size], but only at `token`: exponentials in float32, their sum in float64."""
+    highest = logits.max(axis=-1)
+    total = np.exp(logits - highest[:, None]).sum(axis=-1, dtype=np.float64)
+    return logits[:, token].astype(np.float64) - highest - np.log(total)
