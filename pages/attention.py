@@ -16,11 +16,12 @@ from gptviz.analysis.heads import (
     value_weighted,
     without_first,
 )
-from gptviz.analysis.tiles import all_tiles, pool_factor
+from gptviz.analysis.tiles import all_tiles, largest_of_squares, pool_factor
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Array
 from gptviz.ui import look, shared, state, widgets
 
+CELLS_SHOWN = 512  # of the map's side: a million cells of 1,024 tokens keep a browser busy for seconds
 LINES_SHOWN = 40  # tokens: a longer text shows a window around the chosen one
 WEIGHT = st.column_config.ProgressColumn("weight", format="%.4f", min_value=0, max_value=1)
 VIEWS = {"one": "One head", "all": "All heads", "finder": "Head finder"}
@@ -89,6 +90,9 @@ def show_head() -> None:
     with map_column:
         show_map(values, reading, layer, head, chosen)
         st.caption(ABOUT_READING[reading])
+        if len(strings) > CELLS_SHOWN and reading != "scores":
+            factor = -(-len(strings) // CELLS_SHOWN)
+            st.caption(f"Each cell is the largest of {factor} × {factor} tokens; the lines and tables have every one.")
     with lines_column:
         show_lines(values if reading in ("without_first", "rollout") else pattern, chosen)
     show_sink()
@@ -127,9 +131,11 @@ def show_map(values: Array, reading: str, layer: int, head: int, chosen: int) ->
     else:
         highest = float(np.nanmax(values)) if reading == "value" else 1.0
         what = {"value": "weight × length", "row": "share of largest"}.get(reading, "weight")
+        factor = -(-len(strings) // CELLS_SHOWN)
         figure = charts.attention_map(
-            values, strings, chosen=chosen, what=what, highest=highest or 1.0, theme=look.theme()
-        )
+            largest_of_squares(values, factor), strings, chosen=chosen, what=what, highest=highest or 1.0,
+            pooled=factor, theme=look.theme(),
+        )  # fmt: skip
     look.chart(
         figure, key="attention-map",
         alt=f"{READINGS[reading]} of head {head} in layer {layer}: queries down, keys across.",

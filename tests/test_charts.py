@@ -41,6 +41,14 @@ def test_map_has_a_fixed_scale_and_row_0_on_top():
     assert "key" in figure.layout.xaxis.title.text
 
 
+def test_pooled_cells_lie_on_the_tokens_that_they_stand_for():
+    figure = charts.attention_map(np.tril(np.ones((3, 3))), [f"t{n}" for n in range(6)], pooled=2)
+    heat_map = figure.data[0]
+    assert figure.layout.xaxis.labelalias["2.5"] == "t2 …"
+    assert (heat_map.x0, heat_map.dx, heat_map.y0, heat_map.dy) == (0.5, 2, 0.5, 2)
+    assert heat_map.z.shape == (3, 3)
+
+
 def test_equal_tokens_stay_apart_and_tokens_are_no_markup():
     alias = charts.attention_map(PATTERN, STRINGS).layout.xaxis.labelalias
     assert [alias[str(position)] for position in range(4)] == ["the", "␣cat", "␣the", "&lt;b&gt;x&lt;/b&gt;"]

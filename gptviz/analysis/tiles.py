@@ -19,10 +19,14 @@ def pool(pattern: NDArray[np.floating], factor: int) -> NDArray[np.uint8]:
     A strong weight stays visible however long the text is; an average would wash it out. What sticks
     out of the last full square makes a smaller one.
     """
-    n_tokens = pattern.shape[-1]
-    starts = np.arange(0, n_tokens, factor)
-    pooled = np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
-    return np.round(pooled * 255).astype(np.uint8)
+    return np.round(largest_of_squares(pattern, factor) * 255).astype(np.uint8)
+
+
+def largest_of_squares(pattern: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
+    """The largest number of each factor x factor square of the last two axes, which shrink by `factor`."""
+    starts = np.arange(0, pattern.shape[-1], factor)
+    pooled: NDArray[np.floating] = np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
+    return pooled
 
 
 def all_tiles(trace: Trace, factor: int) -> NDArray[np.uint8]:

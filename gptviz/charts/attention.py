@@ -19,18 +19,25 @@ def attention_map(
     chosen: int | None = None,
     what: str = "weight",
     highest: float = 1.0,
+    pooled: int = 1,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """A head's weights: query down, key across, row 0 on top; colour from 0 to `highest`, the future grey.
 
     `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
-    position are framed. `what` names another reading than the weights.
+    position are framed. `what` names another reading than the weights. Where `pooled` x `pooled`
+    tokens fall together in a cell (see `gptviz.analysis.tiles`), `pattern` has as many fewer cells.
     """
-    n_tokens = len(strings)
-    future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), k=1)
+    n_tokens, n_cells = len(strings), len(pattern)
+    future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
+    first_centre = (pooled - 1) / 2
     figure = go.Figure(
         go.Heatmap(
             z=np.where(future, np.nan, pattern).astype(np.float32),
+            x0=first_centre,
+            dx=pooled,
+            y0=first_centre,
+            dy=pooled,
             zmin=0,
             zmax=highest,
             colorscale=theme.sequential,
@@ -45,8 +52,10 @@ def attention_map(
         figure, theme, height=_map_height(n_tokens), left=room(strings, title=True),
         top=room(strings, title=True, slanted=True), bottom=10,
     )  # fmt: skip
-    figure.update_xaxes(token_axis(strings), title_text="key: looked at", side="top", tickangle=-60)
-    figure.update_yaxes(token_axis(strings) | {"range": [n_tokens - 0.5, -0.5]}, title_text="query: looking")
+    figure.update_xaxes(token_axis(strings, pooled=pooled), title_text="key: looked at", side="top", tickangle=-60)
+    figure.update_yaxes(
+        token_axis(strings, pooled=pooled) | {"range": [n_tokens - 0.5, -0.5]}, title_text="query: looking"
+    )
     figure.update_layout(plot_bgcolor=theme.future)
     if chosen is not None:
         _frame_row_and_column(figure, chosen, n_tokens, theme)

@@ -112,13 +112,17 @@ def _width(string: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in string)
 
 
-def token_axis(strings: Sequence[str]) -> dict[str, object]:
+def token_axis(strings: Sequence[str], *, pooled: int = 1) -> dict[str, object]:
     """An integer axis that shows tokens: equal tokens stay apart, and hover shows the token too.
 
     `labelalias` rather than tick text, so that Plotly thins the labels out where there is no room.
+    Where `pooled` tokens share a cell, hover shows the first of them.
     """
     alias = {str(position): label for position, label in enumerate(labels(strings))}
     alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # between two tokens: nothing
+    if pooled > 1:
+        centres = ((first, first + (pooled - 1) / 2) for first in range(0, len(strings), pooled))
+        alias |= {f"{centre:g}": f"{alias[str(first)]} …" for first, centre in list(centres)}
     few = len(strings) <= MAX_LABELS
     ticks: dict[str, object] = {"tick0": 0, "dtick": 1} if few else {"nticks": LABELS_OF_LONG_TEXTS}
     return {
