@@ -45,3 +45,34 @@ def tiny():
 def story():
     """The bundled model."""
     return gptviz.load("story-gpt", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def address(browser, tmp_path_factory):
+    """The app, warmed up, with no hub within reach."""
+    with app_server(tmp_path_factory.mktemp("app")) as address:
+        yield address
+
+
+@pytest.fixture
+def new_tab(browser, address):
+    tabs = []
+
+    def new(address=address, **how):
+        tabs.append(Tab(browser, address, **how))
+        return tabs[-1]
+
+    yield new
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture
+def tab(new_tab):
+    return new_tab()

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser import Tab, app_server, chromium
+from browser import app_server
 from hub_server import serving
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
@@ -21,37 +21,6 @@ PAGES = {
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 TEXT = "The cat sat on the mat. The cat"
 SCRIPTS = '<script>window.hacked=1</script><img src=x onerror="window.hacked=1"> **b** $x$'
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="session")
-def address(browser, tmp_path_factory):
-    """The app, warmed up, with no hub within reach."""
-    with app_server(tmp_path_factory.mktemp("app")) as address:
-        yield address
-
-
-@pytest.fixture
-def new_tab(browser, address):
-    tabs = []
-
-    def new(address=address, **how):
-        tabs.append(Tab(browser, address, **how))
-        return tabs[-1]
-
-    yield new
-    for tab in tabs:
-        tab.close()
-
-
-@pytest.fixture
-def tab(new_tab):
-    return new_tab()
 
 
 def number(tab, label):

@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from test_browser import TEXT, address, browser, new_tab, tab  # noqa: F401 - fixtures
 
 from gptviz.tokens import gpt2_tokenizer
 
 pytestmark = pytest.mark.browser
+TEXT = "The cat sat on the mat. The cat"
 BERTVIZ_MODEL_VIEW = 15_900_000  # bytes that it sends for the same 64 tokens
 
 
