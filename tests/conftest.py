@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import torch
+from browser import Tab, app_server, chromium
 from tiny import tiny_engine
 
 import gptviz
