@@ -2,9 +2,9 @@
 
 import argparse
 
-from benchmarks import causes, long_text, redraw
+from benchmarks import causes, redraw
 
-PARTS = {"causes": causes.run, "long_text": long_text.run, "redraw": redraw.run}
+PARTS = {"causes": causes.run, "redraw": redraw.run}
 
 
 def main() -> None:
