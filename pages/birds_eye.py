@@ -88,7 +88,7 @@ def show_drawing() -> None:
     )  # fmt: skip
     if clicked.fold is not None:
         state.put(state.UNFOLDED, -1 if clicked.fold == unfolded else int(clicked.fold))
-        st.rerun(scope="fragment")
+        shared.rerun_fragment()
     if clicked.open is not None:
         name, _, layer = clicked.open.partition(" ")
         if layer:
