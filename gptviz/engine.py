@@ -3,20 +3,24 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from . import hub
 from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
 from .config import GPTConfig
-from .hooks import ACTIVATIONS, Key, keys, record
+from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
+from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
@@ -34,6 +38,14 @@ class EmptyTextError(ValueError):
 
     def __init__(self) -> None:
         super().__init__(f"The text is empty: type something, or put {END_OF_TEXT} in front.")
+
+
+class DropoutRuns(NamedTuple):
+    """What some runs with dropout gave, one row a run."""
+
+    logits: Array  # [run, vocab_size]: after the last token
+    pattern: Array  # [run, query, key]: one head's weights in that run, before dropout
+    dropped: Array  # [run, query, key]: the same after dropout, so what the values were weighted with
 
 
 @dataclass(frozen=True)
@@ -123,18 +135,29 @@ class Engine:
         """Cut `text` into tokens, with `<|endoftext|>` in front where `bos` says so."""
         return self.tokenizer.encode(text, bos=bos)
 
-    def run(self, text: str | Tokens, *, bos: bool = False, keep: Iterable[str] = ()) -> Trace:
+    def run(
+        self,
+        text: str | Tokens,
+        *,
+        bos: bool = False,
+        keep: Iterable[str] = (),
+        off: Iterable[Part] = (),
+        means: Trace | None = None,
+    ) -> Trace:
         """Run a text (or tokens cut already) through the model.
 
         The trace holds the residual stream and derives what else is asked of it. Activations
         whose names stand in `keep` are captured for all layers in this very pass, and held.
-        Raises `EmptyTextError`, and `ContextLengthError` for more tokens than the model takes.
+        The parts in `off` are switched off: what each hands on is 0, or with `means` its mean over
+        that trace's positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than
+        the model takes, and `ValueError` for a part that it does not have.
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
         n_layers = self.config["n_layers"]
         keep = set(keep)
-        with self._recording(keys(keep | {"resid_pre", "resid_post"}, n_layers)) as recorded:
+        changes = switched_off(off, self.config, None if means is None else partial(_mean_activation, means))
+        with self._recording(keys(keep | {"resid_pre", "resid_post"}, n_layers), changes) as recorded:
             stream = self._model.stream(self._ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
                 stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
@@ -142,7 +165,8 @@ class Engine:
         arrays = self._arrays(recorded)
         borders = [arrays["resid_pre", layer] for layer in range(n_layers)] + [arrays["resid_post", n_layers - 1]]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
-        return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), self._derive, kept)
+        derive = partial(self._derive, changes=changes)
+        return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), derive, kept)
 
     def generate(
         self,
@@ -213,40 +237,108 @@ class Engine:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
         return self._derive(("logits",), None, stream)["logits"]
 
-    def streams_without_heads(
-        self, trace: Trace, layers: range, replacement: Literal["zero", "mean"], *, last_position: int
-    ) -> Array:
-        """The last block's stream at `last_position`, once without each head of `layers`: [layer, head, emb_dim].
+    def finish(self, variants: Mapping[Key, NDArray[Any]]) -> Array:
+        """The last block's stream at the last position, [variant, emb_dim], for other streams than a run's own.
 
-        What a head adds is its z times its part of the output projection, so the stream without it
-        is a subtraction; what follows is run for all these heads as one batch, which later layers
-        join: ask for few layers of a long text. `replacement` takes the place of z: zero, or its
-        mean over the text's positions.
+        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's:
+        `resid_pre`, `resid_mid` or `resid_post` of a layer. What follows is run for all as one batch,
+        which those of deeper places join, and they come out in that order. Each variant costs a run of
+        what follows: ask for few at a time, and leave positions out that the last one does not see.
         """
-        first, *_ = layers
         batch: Tensor | None = None
-        for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks[first:]), first):
-            parts = []
-            joining = self._without_each_head(trace, layer, replacement, last_position) if layer in layers else None
-            with self._running():
+        for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks)):
+            for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
+                batch = self._joined(batch, variants.get((name, layer)))
                 if batch is not None:
-                    parts += [block(some) for some in batch.split(max(1, _TOKENS_AT_ONCE // (last_position + 1)))]
-                if joining is not None:
-                    parts.append(block.add_feed_forward(joining))
-                batch = torch.cat(parts)
-        assert batch is not None, "there is one block at least"
+                    with self._running():
+                        batch = torch.cat([step(some) for some in batch.split(_TOKENS_AT_ONCE // batch.shape[1] or 1)])
+            batch = self._joined(batch, variants.get(("resid_post", layer)))
+        assert batch is not None, "there is one variant at least"
         last: Array = batch[:, -1].float().cpu().numpy()
-        return last.reshape(len(layers), self.config["n_heads"], -1)
+        return last
 
-    def _without_each_head(self, trace: Trace, layer: int, replacement: str, last_position: int) -> Tensor:
-        """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim]."""
-        z, resid_mid = trace["z", layer], trace["resid_mid", layer]
-        seen = slice(last_position + 1)  # later tokens cannot change what this one sees
-        taken = z[seen] if replacement == "zero" else z[seen] - z.mean(axis=0)
-        out_proj = cast(TransformerBlock, self._model.trf_blocks[layer]).att.out_proj.weight
-        by_head = out_proj.unflatten(1, z.shape[1:])  # [emb_dim, head, head_dim]
-        with torch.inference_mode():
-            return self._tensor(resid_mid[seen]) - torch.einsum("phd,ehd->hpe", self._tensor(taken), by_head)
+    def _joined(self, batch: Tensor | None, more: NDArray[Any] | None) -> Tensor | None:
+        if more is None:
+            return batch
+        return self._tensor(more) if batch is None else torch.cat((batch, self._tensor(more)))
+
+    def dropout_runs(
+        self, tokens: Tokens, rate: float, runs: range, *, seed: int, layer: int, head: int, places: Iterable[str]
+    ) -> DropoutRuns:
+        """Run the text as in training, each time with other numbers dropped.
+
+        `rate` is the share that becomes 0; `places` are some of `embedding`, `attention` and `shortcut`,
+        as the course drops. Run 7 of a seed is the same whichever others are asked for; a head's weights
+        of each run come along. Raises as `run` does.
+        """
+        self._check(tokens)
+        n_layers = self.config["n_layers"]
+        sites: list[Key] = [("drop_emb", None)] if "embedding" in (places := set(places)) else []
+        for place in ("attention", "shortcut"):
+            sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
+        parts: list[DropoutRuns] = []
+        for start in range(0, len(runs), together := max(1, _TOKENS_AT_ONCE // len(tokens))):
+            some = runs[start : start + together]
+            change = dropout(rate, [(seed, run) for run in some])
+            watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
+            with self._recording(watched, dict.fromkeys(sites, change)) as recorded:
+                stream = self._model.stream(self._ids(tokens.ids).expand(len(some), -1))
+                logits = self._model.out_head(self._model.final_norm(stream[:, -1]))
+            of_head = (recorded[key][:, head] for key in watched)
+            parts.append(DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head))))
+        return DropoutRuns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def gradient_norms(self, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
+        """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
+
+        Parameters under their course names; a tied head has its part in the token embedding's. The model
+        is in evaluation mode and keeps no gradient. Raises as `run` does, and `ValueError` for one token.
+        """
+        self._check(tokens)
+        if len(tokens) < 2:
+            raise ValueError("One token alone has no next token to foresee, so there is no loss: add a second.")
+        norms: dict[str, float] = {}
+
+        def measure(name: str, parameter: Tensor) -> None:
+            assert parameter.grad is not None, "the hook is called with a gradient"
+            norms[name] = parameter.grad.norm().item()
+            parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
+
+        # Leaves of their own, on the same memory: the shared parameters stay without gradients.
+        parameters = {name: weight.detach().requires_grad_() for name, weight in self._model.named_parameters()}
+        for name, parameter in parameters.items():
+            parameter.register_post_accumulate_grad_hook(partial(measure, name))
+        ids = self._ids(tokens.ids)
+        with self._lock, torch.enable_grad(), replace(self._model, switched_off(off, self.config)):
+            logits = functional_call(self._model, parameters, (ids,))
+            loss = F.cross_entropy(logits[0, :-1], ids[0, 1:])
+            loss.backward()
+        return loss.item(), {name: norms[name] for name in parameters}
+
+    def input_gradients(self, streams: NDArray[Any], position: int, token: int) -> tuple[Array, Array]:
+        """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
+
+        `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
+        [variant, pos, emb_dim]. Later positions have gradient 0.
+        """
+        values, gradients = [], []
+        for some in torch.split(self._tensor(streams), max(1, _TOKENS_AT_ONCE // streams.shape[1])):
+            entering = some.detach().requires_grad_()
+            with self._lock, torch.enable_grad():
+                x = entering
+                for block in self._model.trf_blocks:
+                    x = block(x)
+                logits = self._model.out_head(self._model.final_norm(x[:, position]))
+                value = torch.log_softmax(logits, dim=-1)[:, token]
+                (gradient,) = torch.autograd.grad(value.sum(), entering)
+            values.append(value.detach().cpu().numpy())
+            gradients.append(gradient.cpu().numpy())
+        return np.concatenate(values), np.concatenate(gradients)
+
+    def untrained_twin(self, seed: int = 0) -> "Engine":
+        """An engine of the same shape with random weights."""
+        model = untrained_model(self.config, seed, tied_head=self.tied_head)
+        return Engine(model, self.config, name=f"{self.name}, untrained", device=self._device)
 
     def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
         """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
@@ -254,9 +346,17 @@ class Engine:
         with torch.inference_mode():
             return [self._array(model(torch.tensor(tokens.ids)[None])[:, -1]) for tokens in texts]
 
-    def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
+    def _derive(
+        self,
+        names: Sequence[str],
+        layer: int | None,
+        source: NDArray[Any],
+        *,
+        changes: Mapping[Key, Change] | None = None,
+    ) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
-        with self._recording([(name, layer) for name in names]) as recorded:
+        changes = {key: change for key, change in (changes or {}).items() if key[1] == layer}
+        with self._recording([(name, layer) for name in names], changes) as recorded:
             if layer is not None:
                 self._model.trf_blocks[layer](self._tensor(source)[None])
             elif names[0] in ("embed", "pos_embed"):
@@ -276,8 +376,11 @@ class Engine:
             yield
 
     @contextmanager
-    def _recording(self, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor]]:
-        with self._running(), record(self._model, wanted) as recorded:
+    def _recording(
+        self, wanted: Iterable[Key], changes: Mapping[Key, Change] | None = None
+    ) -> Iterator[dict[Key, Tensor]]:
+        """Record what the model goes on with, after the `changes`."""
+        with self._running(), replace(self._model, changes or {}), record(self._model, wanted) as recorded:
             yield recorded
 
     def _check(self, tokens: Tokens) -> None:
@@ -312,3 +415,9 @@ class Engine:
         array: Array = tensor[0].float().cpu().numpy()
         array.setflags(write=False)
         return array
+
+
+def _mean_activation(trace: Trace, name: str, layer: int) -> Array:
+    """Mean over the positions, heads joined: [features]."""
+    mean: Array = trace[name, layer].reshape(len(trace), -1).mean(axis=0)
+    return mean

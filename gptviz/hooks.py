@@ -1,15 +1,16 @@
-"""The table of activations, and a context manager that records them as a model runs.
+"""The table of activations, and context managers that record or replace them as a model runs.
 
 It knows the course's module names as strings, and no model class.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 Key = tuple[str, int | None]  # an activation's name, and its layer (None where there is but one)
+Change = Callable[[Tensor], Tensor]  # an activation with its batch -> what takes its place; it must not write into it
 
 
 class Site(NamedTuple):
@@ -33,7 +34,7 @@ ACTIVATIONS: dict[str, Site] = {
     "pattern": Site("trf_blocks.{layer}.att.causal_softmax", "output"),  # [head, query, key]
     "z": Site("trf_blocks.{layer}.att.out_proj", "input", by_head=True),  # [pos, head, head_dim]
     "attn_out": Site("trf_blocks.{layer}.att", "output"),  # [pos, emb_dim]
-    "resid_mid": Site("trf_blocks.{layer}.norm2", "input"),  # [pos, emb_dim]
+    "resid_mid": Site("trf_blocks.{layer}.shortcut1", "output"),  # [pos, emb_dim]
     "norm2_out": Site("trf_blocks.{layer}.norm2", "output"),  # [pos, emb_dim]
     "pre": Site("trf_blocks.{layer}.ff.layers.0", "output"),  # [pos, 4 * emb_dim]
     "post": Site("trf_blocks.{layer}.ff.layers.1", "output"),  # [pos, 4 * emb_dim]
@@ -41,6 +42,14 @@ ACTIVATIONS: dict[str, Site] = {
     "resid_post": Site("trf_blocks.{layer}", "output"),  # [pos, emb_dim]
     "final_norm_out": Site("final_norm", "output"),  # [pos, emb_dim]
     "logits": Site("out_head", "output"),  # [pos, vocab_size]
+}
+# Where else a run can be changed: the stream on its way past a sub-layer, and what dropout hands on.
+SWITCHES: dict[str, Site] = {
+    "shortcut1": Site("trf_blocks.{layer}.shortcut1", "input"),  # [pos, emb_dim]
+    "shortcut2": Site("trf_blocks.{layer}.shortcut2", "input"),  # [pos, emb_dim]
+    "drop_emb": Site("drop_emb", "output"),  # [pos, emb_dim]
+    "drop_attention": Site("trf_blocks.{layer}.att.dropout", "output"),  # [head, query, key]
+    "drop_shortcut": Site("trf_blocks.{layer}.drop_shortcut", "output"),  # [pos, emb_dim], twice a block
 }
 PER_LAYER = frozenset(name for name, site in ACTIVATIONS.items() if "{layer}" in site.module)
 
@@ -67,31 +76,49 @@ def record(model: nn.Module, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor
     They are gone when the block ends, also by an error.
     """
     recorded: dict[Key, Tensor] = {}
+
+    def keep(key: Key) -> Change:
+        def unchanged(value: Tensor) -> Tensor:
+            recorded[key] = value
+            return value
+
+        return unchanged
+
+    with replace(model, {key: keep(key) for key in wanted}):
+        yield recorded
+
+
+@contextmanager
+def replace(model: nn.Module, changes: Mapping[Key, Change]) -> Iterator[None]:
+    """While inside, forward passes of `model` go on with what `changes` make of these activations.
+
+    The model's weights are not touched. As with `record`, hold the engine's lock. What is
+    recorded inside of this block is what the model went on with.
+    """
     handles = []
     try:
-        for key in wanted:
-            name, layer = key
-            site = ACTIVATIONS[name]
+        for (name, layer), change in changes.items():
+            site = (ACTIVATIONS | SWITCHES)[name]
             module = model.get_submodule(site.module.format(layer=layer))
             if site.side == "input":
-                handles.append(module.register_forward_pre_hook(_keep_input(recorded, key)))
+                handles.append(module.register_forward_pre_hook(_on_input(change)))
             else:
-                handles.append(module.register_forward_hook(_keep_output(recorded, key)))
-        yield recorded
+                handles.append(module.register_forward_hook(_on_output(change)))
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep_input(recorded: dict[Key, Tensor], key: Key) -> Any:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorded[key] = inputs[0]
+def _on_input(change: Change) -> Any:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return change(inputs[0]), *inputs[1:]
 
     return hook
 
 
-def _keep_output(recorded: dict[Key, Tensor], key: Key) -> Any:
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        recorded[key] = output
+def _on_output(change: Change) -> Any:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return change(output)
 
     return hook

@@ -52,14 +52,15 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
     return model.eval(), checkpoint
 
 
-def untrained_model(config: GPTConfig, seed: int) -> GPTModel:
+def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> GPTModel:
     """A model with random weights, as GPT-2 was initialised (Radford et al. 2019, section 2.3):
     normal with standard deviation 0.02, the layers that write into the stream smaller by
     sqrt(2 n_layers), biases zero."""
     with torch.device("meta"):
-        model = GPTModel(config, tied_head=True)
+        model = GPTModel(config, tied_head=tied_head)
     model = model.to_empty(device="cpu")
-    model.tie_head()
+    if tied_head:
+        model.tie_head()
     generator = torch.Generator().manual_seed(seed)
     into_stream = 0.02 / (2 * config["n_layers"]) ** 0.5
     with torch.no_grad():

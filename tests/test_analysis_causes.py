@@ -68,8 +68,9 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     assert (layer, head) == (5, 2)
     changes = []
     for position in range(45, 79, 3):
-        (streams,) = story.streams_without_heads(trace, range(layer, layer + 1), "zero", last_position=position)
+        without = causes.streams_without_heads(trace, story, layer, "zero", position)[[head]]
+        streams = story.finish({("resid_mid", layer): without})
         token = ids[position + 1]
-        changes.append(log_softmax(story.unembed(streams[[head]]))[0, token] - log_probability(trace, position, token))
+        changes.append(log_softmax(story.unembed(streams))[0, token] - log_probability(trace, position, token))
     assert np.mean(changes) < -0.5
     assert np.mean(np.array(changes) < 0) > 0.7

@@ -1,6 +1,6 @@
 import numpy as np
 
-from gptviz.analysis.stream import added_to_stream
+from gptviz.analysis.stream import added_to_stream, similarity_of_tokens
 
 
 def test_rows_are_the_sub_layers_in_order(tiny):
@@ -20,3 +20,16 @@ def test_cosine_length_and_stream_obey_the_law_of_cosines(tiny):
     np.testing.assert_allclose(
         stream[1:] ** 2, stream[:-1] ** 2 + norms**2 + 2 * stream[:-1] * norms * cosines, rtol=1e-4
     )
+
+
+def test_similarity_of_tokens_is_the_mean_cosine_of_pairs(tiny):
+    trace = tiny.run("a b c d")
+    vectors = trace["resid_post", 1].astype(np.float64)
+    cosines = [
+        vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j])
+        for i in range(4) for j in range(i)
+    ]  # fmt: skip
+    found = similarity_of_tokens(trace)
+    assert found.shape == (4,)
+    assert abs(found[2] - np.mean(cosines)) < 1e-5
+    assert np.isnan(similarity_of_tokens(tiny.run("a"))).all()

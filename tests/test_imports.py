@@ -18,6 +18,7 @@ LIBRARY = {
     "gptviz.engine",
     "gptviz.hooks",
     "gptviz.hub",
+    "gptviz.interventions",
     "gptviz.model",
     "gptviz.tokens",
     "gptviz.trace",
@@ -40,6 +41,7 @@ ALLOWED = {
     "gptviz/hub.py": {"huggingface_hub", "tqdm"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
+    "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
     "gptviz/weights.py": {"torch", "safetensors", "gptviz.config", "gptviz.model"},
     "gptviz/trace.py": {
         "numpy",

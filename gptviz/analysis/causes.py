@@ -39,12 +39,38 @@ def head_effects(
     effects = np.empty((n_layers, n_heads))
     for start in range(0, n_layers, together):
         layers = range(start, min(start + together, n_layers))
-        streams = engine.streams_without_heads(trace, layers, replacement, last_position=position)
+        streams = engine.finish(
+            {
+                ("resid_mid", layer): streams_without_heads(trace, engine, layer, replacement, position)
+                for layer in layers
+            }
+        )
         logits = engine.unembed(streams.reshape(-1, streams.shape[-1]))
         effects[layers] = (_log_probabilities(logits, token) - before).reshape(len(layers), n_heads)
         if progress:
             progress(layers.stop, n_layers)
     return effects
+
+
+def streams_without_heads(
+    trace: Trace, engine: Engine, layer: int, replacement: Replacement, last_position: int
+) -> NDArray[np.float32]:
+    """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim].
+
+    What a head adds is its z times its part of the output projection, so this is a subtraction.
+    Later tokens than `last_position` are left out: they cannot change what it sees.
+    """
+    seen = slice(last_position + 1)
+    z = trace["z", layer]  # [pos, head, head_dim]
+    taken = z[seen] if replacement == "zero" else z[seen] - z.mean(axis=0)
+    return trace["resid_mid", layer][seen] - written_by_heads(engine, layer, taken)
+
+
+def written_by_heads(engine: Engine, layer: int, z: NDArray[np.floating]) -> NDArray[np.float32]:
+    """What each head adds to the stream: z [pos, head, head_dim] -> [head, pos, emb_dim], without the bias."""
+    out_proj = engine.weight(f"trf_blocks.{layer}.att.out_proj.weight")  # [emb_dim, head joined with head_dim]
+    by_head = out_proj.reshape(len(out_proj), *z.shape[1:]).transpose(1, 2, 0)  # [head, head_dim, emb_dim]
+    return np.matmul(z.transpose(1, 0, 2), by_head)
 
 
 def _log_probabilities(logits: NDArray[np.float32], token: int) -> NDArray[np.float64]:

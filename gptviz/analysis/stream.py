@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..trace import Trace
+from .embeddings import cosine_similarity
 
 
 class Added(NamedTuple):
@@ -29,6 +30,18 @@ def added_to_stream(trace: Trace) -> Added:
             cosines.append(np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0))
             stream_norms.append(_norms(trace[after, layer]))
     return Added(np.stack(stream_norms), np.stack(norms), np.stack(cosines))
+
+
+def similarity_of_tokens(trace: Trace) -> NDArray[np.float64]:
+    """Mean cosine between the stream's vectors of every two positions: [n_layers + 1], before each block and after all.
+
+    Near 1, all tokens have become the same (rank collapse; Dong et al. 2021). NaN for one token.
+    """
+    layers = trace.config["n_layers"]
+    borders = [trace["resid_pre", layer] for layer in range(layers)] + [trace["resid_post", layers - 1]]
+    n = len(trace)
+    sums = np.array([cosine_similarity(vectors).sum(dtype=np.float64) for vectors in borders])
+    return (sums - n) / (n * n - n) if n > 1 else np.full(len(borders), np.nan)
 
 
 def _norms(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -18,6 +18,14 @@ class ContextLengthError(ValueError):
         self.n_tokens, self.context_length = n_tokens, context_length
 
 
+class Shortcut(nn.Module):
+    """A shortcut connection: what a sub-layer found is added to the stream that went past it."""
+
+    def forward(self, x: Tensor, found: Tensor) -> Tensor:
+        """Two tensors of one shape -> their sum."""
+        return x + found
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm block: attention and feed-forward each read a normalised copy of the stream,
     and add what they found to it (the shortcut connections)."""
@@ -29,14 +37,19 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(cfg["emb_dim"])
         self.ff = FeedForward(cfg)
         self.drop_shortcut = nn.Dropout(cfg["drop_rate"])
+        self.shortcut1, self.shortcut2 = Shortcut(), Shortcut()
 
     def forward(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """[batch, tokens, emb_dim] -> the same shape."""
-        return self.add_feed_forward(x + self.drop_shortcut(self.att(self.norm1(x), cache)))
+        return self.add_feed_forward(self.add_attention(x, cache))
+
+    def add_attention(self, x: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """The block's first half: [batch, tokens, emb_dim] -> the same shape."""
+        return self.shortcut1(x, self.drop_shortcut(self.att(self.norm1(x), cache)))
 
     def add_feed_forward(self, x: Tensor) -> Tensor:
-        """The block's second half, on the stream after attention: [batch, tokens, emb_dim] -> the same shape."""
-        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+        """The second half, on the stream after attention: [batch, tokens, emb_dim] -> the same shape."""
+        return self.shortcut2(x, self.drop_shortcut(self.ff(self.norm2(x))))
 
 
 class GPTModel(nn.Module):
