@@ -13,11 +13,18 @@ PAGES = [
     st.Page("pages/residual.py", title="Residual stream"),
     st.Page("pages/next_token.py", title="Next token"),
 ]
+EXPERIMENTS = [
+    st.Page("pages/ablation.py", title="Ablation"),
+    st.Page("pages/patching.py", title="Patching"),
+    st.Page("pages/compare.py", title="Compare"),
+    st.Page("pages/dropout.py", title="Dropout"),
+    st.Page("pages/gradients.py", title="Gradients"),
+]
 
 st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
 look.less_white_space()
 state.start()
-page = st.navigation(PAGES, position="top")
+page = st.navigation({"": PAGES, "Experiments": EXPERIMENTS}, position="top")
 shared.controls()
 page.run()
 shared.finish()

@@ -66,21 +66,11 @@ def show_lens() -> None:
     window = slice(first, first + WINDOW)
     with st.spinner("Reading the stream at every depth…"):
         grid = view.model.result(view.tokens, ("lens", first), lambda: lens(trace, view.engine, positions=window))
-    tokens = np.array([[view.engine.tokenizer.tokens(row).strings for row in depth] for depth in grid.ids.tolist()])
-    told = np.array(
-        [
-            ["\n".join(f"{token} {p:.1%}" for token, p in zip(*cell, strict=True)) for cell in zip(*depth, strict=True)]
-            for depth in zip(tokens, grid.probabilities, strict=True)
-        ]
-    )
     look.chart(
-        charts.depth_map(
-            grid.probabilities[:, :, 0], depths, strings[window], what="probability", limits=(0, 1),
-            text=tokens[:, :, 0], hover=told, theme=look.theme(),
-        ),
+        charts.lens_map(grid, strings[window], theme=look.theme()),
         key="lens",
         alt="The most probable next token at every depth and position, coloured by its probability.",
-    )  # fmt: skip
+    )
     if len(strings) > WINDOW:
         st.caption(f"Positions {first} to {first + WINDOW - 1}: choose another token to see the rest.")
     show_followed(chosen)
@@ -93,14 +83,16 @@ def show_followed(chosen: int) -> None:
     table = follow(trace, view.engine, chosen)
     shown = list(dict.fromkeys(table["id"]))[:8]
     rank_column, probability_column = st.columns(2)
-    for column, what, logarithmic in ((probability_column, "probability", False), (rank_column, "rank", True)):
+    for column, what in ((probability_column, "probability"), (rank_column, "rank")):
         series = {
             f"{row['token'].iloc[0]} ({id})": row[what].to_numpy()
             for id, row in table[table["id"].isin(shown)].groupby("id", sort=False)
         }
         with column:
             look.chart(
-                charts.depth_lines(series, depths, what=what, logarithmic=logarithmic, theme=look.theme()),
+                charts.depth_lines(
+                    series, depths, what=what, logarithmic=what == "rank", downwards=what == "rank", theme=look.theme()
+                ),
                 key=f"followed-{what}",
                 alt=f"The {what} of each token that is on top at some depth, over the depth.",
             )
@@ -112,15 +104,12 @@ def show_attribution() -> None:
     st.subheader("Direct logit attribution: who wrote this logit?")
     position_column, target_column, against_column = st.columns(3)
     chosen = widgets.position(position_column, strings, "After token", key="attribution-position")
-    target_column.text_input(
-        "Logit of", key=state.TARGET.name, placeholder="the most probable token",
-        help="A token, with its space if it has one; of a longer word the first token. Empty: the most probable.",
+    best = int(trace.logits_at(chosen).argmax())
+    token = widgets.token(target_column, state.TARGET, "Logit of", best, placeholder="the most probable token")
+    against = widgets.token(
+        against_column, state.AGAINST, "minus the logit of", None, placeholder="nothing",
+        help="A second token, for a difference.",
     )  # fmt: skip
-    against_column.text_input(
-        "minus the logit of", key=state.AGAINST.name, placeholder="nothing", help="A second token, for a difference."
-    )
-    token = first_id(state.get(state.TARGET)) if state.get(state.TARGET) else int(trace.logits_at(chosen).argmax())
-    against = first_id(state.get(state.AGAINST)) if state.get(state.AGAINST) else None
     table = attribute_logit(trace, view.engine, chosen, token, against)
     show_sum(table, chosen, token, against)
 
@@ -139,11 +128,6 @@ def show_attribution() -> None:
     with st.expander("Every part"):
         st.dataframe(table, hide_index=True)
     shared.finish()
-
-
-def first_id(word: str) -> int:
-    """The id of a word's first token."""
-    return view.engine.tokenize(word).ids[0]
 
 
 def show_sum(table: pd.DataFrame, chosen: int, token: int, against: int | None) -> None:

@@ -117,7 +117,10 @@ class Tab:
 
     def go(self, title):
         """Choose another page in the navigation."""
-        self.page.get_by_role("link", name=title, exact=True).click()
+        link = self.page.get_by_role("link", name=title, exact=True)
+        if not link.is_visible():
+            self.page.get_by_text("Experiments", exact=True).click()
+        link.click()
         self.settle()
 
     def type(self, text):

@@ -26,6 +26,7 @@ PAGES = {
     "" if "default=True" in line else Path(file).stem: title
     for file, title, line in re.findall(r'st\.Page\("([^"]+)", title="([^"]+)"(.*)\)', APP.read_text())
 }
+EXPERIMENTS = set(re.findall(r"pages/(\w+)\.py", APP.read_text().partition("EXPERIMENTS = [")[2]))
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 # What all pages do by the same lines is looked at on one of them in the fast suite, and on all in the slow one.
 ONE_PAGE = pytest.mark.parametrize(
@@ -128,6 +129,7 @@ def calls(monkeypatch):
 def test_the_page_table_is_read():
     assert PAGES.items() >= {"tokens": "Tokens", "attention": "Attention", "next_token": "Next token"}.items()
     assert "" in PAGES, "one page is the default"
+    assert {"ablation", "patching"} <= EXPERIMENTS < PAGES.keys()
 
 
 @ONE_PAGE
@@ -583,7 +585,7 @@ def test_sessions_with_the_same_text_share_one_run(page, calls):
 def test_pages_share_one_run(calls):
     app = open_page(text="A text that goes from page to page.")
     on_one_page = list(calls)
-    for page in PAGES:
+    for page in PAGES.keys() - EXPERIMENTS:  # these run the model in other ways
         check_page(go_to(app, page), page)
     assert calls == on_one_page
 

@@ -1,7 +1,9 @@
 """Arrays in, Plotly figures out: pure functions, one look. They need neither Streamlit nor torch."""
 
 from .attention import attention_lines, attention_map
+from .changes import dropped_map, next_token_pair, run_spread, switch_board
 from .heads import head_grid, small_maps
+from .lens import lens_map
 from .matrix import depth_map, dimension_map, token_pair_map
 from .parameters import parameter_treemap
 from .prediction import next_token_bars, surprisal_bars
@@ -27,15 +29,20 @@ __all__ = [
     "depth_map",
     "dimension_lines",
     "dimension_map",
+    "dropped_map",
     "gelu_curve",
     "head_grid",
+    "lens_map",
     "next_token_bars",
+    "next_token_pair",
     "parameter_treemap",
     "position_similarity",
     "position_waves",
     "principal_scatter",
+    "run_spread",
     "small_maps",
     "surprisal_bars",
+    "switch_board",
     "token_lines",
     "token_pair_map",
     "value_bars",

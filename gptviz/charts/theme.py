@@ -22,6 +22,7 @@ class Theme:
     grid: str
     main: str  # bars and lines
     accent: str  # what the person chose
+    on_accent: str  # writing on it
     second: str  # the other direction, the comparison
     future: str  # cells that the mask forbids
     sequential: str  # 0 to 1
@@ -34,6 +35,7 @@ LIGHT = Theme(
     grid="#DDE3E8",
     main="#0072B2",
     accent="#C24E00",
+    on_accent="#FFFFFF",
     second="#007A5A",
     future="#E4E7EA",
     sequential="ice_r",
@@ -45,6 +47,7 @@ DARK = Theme(
     grid="#2C3741",
     main="#56B4E9",
     accent="#F5A742",
+    on_accent="#0F1419",
     second="#4FD1A5",
     future="#2A323A",
     sequential="ice",

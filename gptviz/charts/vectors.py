@@ -137,9 +137,13 @@ def depth_lines(
     *,
     what: str,
     logarithmic: bool = False,
+    downwards: bool = False,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """Numbers over the model's depth, one line a token or part: name -> [depth]; `rows` names the depths."""
+    """Numbers over the model's depth, one line a token or part: name -> [depth]; `rows` names the depths.
+
+    `downwards` is for ranks, the first of which is on top.
+    """
     colors = (theme.accent, theme.main, theme.second, theme.muted)
     figure = go.Figure(
         [
@@ -157,7 +161,7 @@ def depth_lines(
     style(figure, theme, height=380, bottom=room(rows, slanted=True), top=_LEGEND)
     figure.update_xaxes(tickvals=np.arange(len(rows)), ticktext=list(rows), tickangle=-60, showgrid=False)
     figure.update_yaxes(title_text=what, type="log" if logarithmic else "linear")
-    if logarithmic:
+    if downwards:
         figure.update_yaxes(autorange="reversed", dtick=1)
     return _with_legend(figure)
 

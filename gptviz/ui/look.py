@@ -1,7 +1,7 @@
 """How things are drawn: charts in the mode's colours, tokens as coloured chips."""
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -62,22 +62,25 @@ def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None]
     )
 
 
-def token_strip(tokens: Tokens, *, chosen: int | None = None, first: int = 0, titles: Sequence[str] = ()) -> None:
-    """The tokens as coloured chips in reading order; hover shows position, id and bytes, or `titles`."""
-    st.html(_BLOCK.format("".join(_chips(tokens, chosen, first, titles))))
+def token_strip(tokens: Tokens, *, marked: Collection[int] = (), titles: Sequence[str] = ()) -> None:
+    """The tokens as coloured chips in reading order; hover shows position, id and bytes, or `titles`.
+
+    Those at the positions `marked` are framed.
+    """
+    st.html(_BLOCK.format("".join(_chips(tokens, marked, 0, titles))))
 
 
 def written(text: str, continuation: Tokens, *, first: int) -> None:
     """A text, plain, and behind it the model's continuation as chips; it begins at position `first`."""
     plain = f'<span style="white-space:pre-wrap;">{html.escape(text)}</span>'
-    st.html(_BLOCK.format(plain + "".join(_chips(continuation, None, first, ()))))
+    st.html(_BLOCK.format(plain + "".join(_chips(continuation, (), first, ()))))
 
 
-def _chips(tokens: Tokens, chosen: int | None, first: int, titles: Sequence[str]) -> Iterator[str]:
+def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence[str]) -> Iterator[str]:
     for offset, (id, raw, string) in enumerate(tokens):
         title = titles[offset] if titles else f"position {first + offset} · id {id} · bytes {raw.hex(' ')}"
         color = _CHIP_COLORS[(first + offset) % len(_CHIP_COLORS)]
-        outline = "outline:2px solid currentColor;" if first + offset == chosen else ""
+        outline = "outline:2px solid currentColor;" if first + offset in marked else ""
         yield (
             f'<span title="{html.escape(title)}" style="background:rgba({color},0.33);{outline}'
             'border-radius:5px;padding:2px 3px;margin:2px 1px;display:inline-block;white-space:pre-wrap;">'

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 import gptviz
 from gptviz import hub
 from gptviz.analysis.embeddings import norms
-from gptviz.analysis.lens import Lens
 from gptviz.cache import ByteCache
+from gptviz.interventions import Part
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 
-Result = TypeVar("Result", pd.DataFrame, NDArray[Any], Lens)
+Result = TypeVar("Result")  # a table, an array, or a tuple with arrays in it
 
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
@@ -41,9 +41,11 @@ class LoadedModel:
         """The length of every token's embedding: [vocab_size]."""
         return norms(self.engine.weight("tok_emb.weight"))
 
-    def trace(self, tokens: Tokens) -> Trace:
-        """The trace of these tokens, computed once."""
-        return self.traces.get(tokens.ids, lambda: self.engine.run(tokens))
+    def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
+        """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
+        means = self.trace(tokens) if off and by_mean else None
+        key = (tokens.ids, off, means is not None)
+        return self.traces.get(key, lambda: self.engine.run(tokens, off=off, means=means))
 
     def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result]) -> Result:
         """What `make` works out from these tokens' trace, once for all who ask for `name`."""
@@ -55,16 +57,23 @@ class LoadedModel:
         return (tokens.ids, name) in self._results
 
 
-def _bytes_of(result: "pd.DataFrame | NDArray[Any] | Lens") -> int:
-    if isinstance(result, Lens):
-        return result.ids.nbytes + result.probabilities.nbytes
-    return int(result.memory_usage(deep=True).sum()) if isinstance(result, pd.DataFrame) else result.nbytes
+def _bytes_of(result: object) -> int:
+    if isinstance(result, pd.DataFrame):
+        return int(result.memory_usage(deep=True).sum())
+    parts = result if isinstance(result, tuple) else (result,)
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@st.cache_resource(max_entries=3, show_spinner=False)
 def loaded(name: str) -> LoadedModel:
     """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
     return LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def untrained_twin(name: str) -> LoadedModel:
+    """A model of the same shape with random weights."""
+    return LoadedModel(loaded(name).engine.untrained_twin())
 
 
 def own_models() -> dict[str, Path]:

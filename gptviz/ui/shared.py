@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 import gptviz
+from gptviz.interventions import Part
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import look, models, state
@@ -30,10 +31,10 @@ class View:
         """The model's engine."""
         return self.model.engine
 
-    def trace(self) -> Trace:
-        """The run of these tokens."""
+    def trace(self, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
+        """The run of these tokens, with the parts `off` switched off."""
         with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
-            return self.model.trace(self.tokens)
+            return self.model.trace(self.tokens, off, by_mean=by_mean)
 
 
 def controls() -> None:

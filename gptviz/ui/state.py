@@ -4,12 +4,15 @@ The only place that touches Streamlit's session state and query parameters.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import streamlit as st
+
+from gptviz.config import GPTConfig
+from gptviz.interventions import Part
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
@@ -27,6 +30,18 @@ def _ids(word: str) -> tuple[int, ...]:
 
 def _join(ids: Iterable[int]) -> str:
     return "-".join(str(id) for id in ids)
+
+
+def _words(word: str) -> list[str]:
+    return [part for part in word.split("-") if part]
+
+
+def _hyphens(words: list[str]) -> str:
+    return "-".join(words)
+
+
+def _parts(word: str) -> list[str]:
+    return [str(Part.parse(part)) for part in _words(word)]
 
 
 @dataclass(frozen=True)
@@ -66,13 +81,33 @@ TOP_P = Setting("top_p", 1.0, float)
 SEED = Setting("seed", 0, int)
 WORD = Setting("word", 0, int)
 CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, _join)
+OFF: Setting[list[str]] = Setting("off", ["L5H2"], _parts, _hyphens)  # story-gpt's strongest induction head
+NEURON_LAYER = Setting("neuron_layer", 0, int)
+NEURON = Setting("neuron", 0, int)
+CLEAN = Setting("clean", "", str)  # the two prompts of patching; empty: a pair that suits the model
+CORRUPTED = Setting("corrupted", "", str)
+ANSWER = Setting("answer", "", str)
+RIVAL = Setting("rival", "", str)
+PATCHED = Setting("patched", "resid_pre", str)
+OTHER_TEXT = Setting("other_text", "Once upon a time there was a little cat. The little cat", str)  # of Compare
+OTHER_MODEL = Setting("other_model", "", str)  # empty: the same model
+TRAINING = Setting("training", True, _switch, lambda on: str(int(on)))
+RATE = Setting("rate", 0.1, float)
+RUNS = Setting("runs", 30, int)
+RUN = Setting("run", 0, int)
+DROPPED: Setting[list[str]] = Setting("dropped", ["embedding", "attention", "shortcut"], _words, _hyphens)
+GROUP = Setting("group", "att", str)
+TWIN = Setting("twin", True, _switch, lambda on: str(int(on)))
+METHOD = Setting("method", "integrated", str)
 SETTINGS: tuple[Setting[Any], ...] = (
     TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, KIND, PROBE,
     DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, OTHER_MODEL, TRAINING, RATE, RUNS,
+    RUN, DROPPED, GROUP, TWIN, METHOD,
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
-_TO_WRITE = "_to_write"
+_TO_WRITE, _STOPPED = "_to_write", "_stopped"
 
 
 def take_start() -> bool:
@@ -160,11 +195,39 @@ def to_write(behind: tuple[int, ...]) -> int:
     return n_tokens if text == behind else 0
 
 
+def parts_off(config: GPTConfig) -> tuple[Part, ...]:
+    """The parts that are switched off, as far as a model of this shape has them."""
+    words = get(OFF)
+    parts = tuple(map(Part.parse, words))
+    here = tuple(part for part in parts if part.is_in(config))
+    if here != parts:
+        if OFF.name in st.session_state[_UNCHECKED]:
+            _notice("The link switches parts off that this model does not have, so they are left out.")
+        put(OFF, [str(part) for part in here])
+    st.session_state[_UNCHECKED].discard(OFF.name)
+    return here
+
+
+def switch(word: str) -> None:
+    """Switch a part off, or on again."""
+    off = get(OFF)
+    put(OFF, [part for part in off if part != word] if word in off else [*off, word])
+
+
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
     if setting.name in st.session_state[_UNCHECKED]:
         st.session_state[_UNCHECKED].discard(setting.name)
         if fitting != value:
             _notice(f"The link asks for {setting.name} {value}; the nearest here is {fitting}.")
+
+
+def some_of(setting: Setting[list[str]], options: list[str]) -> list[str]:
+    """Make sure that the setting holds none but `options`, before its widget is drawn."""
+    chosen = get(setting)
+    if not set(chosen) <= set(options):
+        _notice(f"The link's {setting.name} has names that are unknown here, so they are left out.")
+        put(setting, [word for word in chosen if word in options])
+    return get(setting)
 
 
 def one_of(setting: Setting[Value], options: list[Value]) -> Value:
@@ -210,10 +273,32 @@ def _notice(sentence: str) -> None:
     st.session_state[_NOTICES].append(sentence)
 
 
+def stop(work: Hashable) -> None:
+    """Do no more of this work, which goes on in portions, until it is asked for again."""
+    st.session_state[_STOPPED] = work
+
+
+def go_on() -> None:
+    """Take up what was stopped."""
+    st.session_state[_STOPPED] = None
+
+
+def is_stopped(work: Hashable) -> bool:
+    """Whether this very work was stopped."""
+    return bool(st.session_state.get(_STOPPED) == work)
+
+
 def clicked(chart_key: str) -> Any:
     """The customdata of the point that was clicked in this chart, or None."""
     points = st.session_state[chart_key]["selection"]["points"]
     return points[0].get("customdata") if points else None
+
+
+def clicked_again(chart_key: str) -> Any:
+    """As `clicked`, where a second click on the same point counts too: the browser takes it as one that unchooses."""
+    last = f"_last {chart_key}"
+    st.session_state[last] = clicked(chart_key) or st.session_state.get(last)
+    return st.session_state[last]
 
 
 def remember(key: str, value: Any) -> None:

@@ -1,11 +1,16 @@
 """Widgets that several pages share. Each is bound to a setting, and kept in its range."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from streamlit.delta_generator import DeltaGenerator
 
+from gptviz.tokens import gpt2_tokenizer
 from gptviz.ui import state
 from gptviz.ui.state import Setting
+
+Otherwise = TypeVar("Otherwise", int, None)
+A_TOKEN = "A token, with its space if it has one; of a longer word the first token."
 
 
 def number(
@@ -38,3 +43,18 @@ def slider(
     """A number on a scale; arrow keys move it by `step`."""
     state.within(setting, low, high)
     return float(place.slider(label, low, high, key=setting.name, step=step, help=help))
+
+
+def token(
+    place: DeltaGenerator,
+    setting: Setting[str],
+    label: str,
+    otherwise: Otherwise,
+    *,
+    placeholder: str,
+    help: str = A_TOKEN,
+) -> int | Otherwise:
+    """The id of a token that is typed in, or `otherwise` where the field is empty."""
+    place.text_input(label, key=setting.name, placeholder=placeholder, help=help)
+    word = state.get(setting)
+    return gpt2_tokenizer().encode(word).ids[0] if word else otherwise

@@ -1,0 +1,152 @@
+"""What an experiment does: parts switched off, predictions before and after, runs that scatter."""
+
+import html
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from .attention import attention_map
+from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style
+
+
+def switch_board(
+    parts: NDArray[np.str_], columns: Sequence[str], off: Collection[str], *, theme: Theme = LIGHT
+) -> go.Figure:
+    """Every part as a cell that can be clicked, layers down; those in `off` are coloured and crossed.
+
+    `parts` is [layer, column], each part's name, which is its cell's customdata.
+    """
+    n_layers, n_columns = parts.shape
+    is_off = np.isin(parts, list(off))
+    layers, at = np.divmod(np.arange(parts.size), n_columns)
+    height = int(np.clip(110 + 34 * n_layers, 240, 1700))
+    figure = go.Figure(
+        [
+            go.Heatmap(
+                z=is_off.astype(np.uint8), zmin=0, zmax=1, colorscale=[[0, theme.future], [1, theme.accent]],
+                showscale=False, xgap=3, ygap=3, hoverinfo="skip",
+            ),
+            go.Scatter(
+                x=at, y=layers, mode="markers+text", text=np.where(is_off, "×", "").ravel(),
+                textfont={"size": FONT_SIZE + 4, "color": theme.on_accent},
+                marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
+                customdata=parts.ravel().tolist(),
+                hovertemplate="<b>%{customdata}</b><br>click to switch<extra></extra>",
+                # A click switches; it must not dim the others.
+                selected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
+                unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
+            ),
+        ]
+    )  # fmt: skip
+    style(figure, theme, height=height, left=55, right=60, top=95, bottom=10)
+    figure.update_xaxes(
+        tickvals=np.arange(n_columns), ticktext=list(columns), side="top", tickangle=-35, showgrid=False,
+        zeroline=False, showline=False, fixedrange=True,
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=np.arange(n_layers), title_text="layer", range=[n_layers - 0.5, -0.5], showgrid=False, zeroline=False,
+        showline=False, fixedrange=True,
+    )  # fmt: skip
+    figure.update_layout(dragmode=False)
+    return figure
+
+
+def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme = LIGHT) -> go.Figure:
+    """Two predictions as bars side by side, one token a row.
+
+    `table` is that of `gptviz.analysis.comparison.compare_next_tokens`; `names` are the two predictions'.
+    """
+    tokens = table["token"].tolist()
+    positions = np.arange(len(table))
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=table[column],
+                y=positions,
+                orientation="h",
+                name=html.escape(name, quote=False),
+                marker={"color": color},
+                text=labels(tokens),
+                textposition="none",
+                customdata=np.column_stack((table["id"], table["change"])),
+                hovertemplate="<b>%{text}</b> (id %{customdata[0]})<br>probability %{x:.4f}<br>"
+                "change %{customdata[1]:+.3f} nats<extra></extra>",
+            )
+            for column, name, color in zip(("first", "second"), names, (theme.main, theme.accent), strict=True)
+        ]
+    )
+    style(figure, theme, height=110 + 38 * max(3, len(table)), left=room(tokens), top=45)
+    figure.update_xaxes(tickformat=".0%", title_text="probability", rangemode="tozero")
+    figure.update_yaxes(
+        tickvals=positions, ticktext=labels(tokens), range=[len(table) - 0.5, -0.5], showgrid=False, zeroline=False
+    )
+    figure.update_layout(
+        bargap=0.25, showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"}
+    )
+    return figure
+
+
+def run_spread(
+    runs: NDArray[np.floating],
+    evaluation: NDArray[np.floating],
+    strings: Sequence[str],
+    *,
+    what: str,
+    theme: Theme = LIGHT,
+) -> go.Figure:
+    """How a few numbers scatter over runs: one row a number, one point a run, and marks for mean and evaluation.
+
+    `runs` is [run, number]; `evaluation` [number] is the value without dropout; `strings` name the numbers.
+    """
+    n_runs, n_numbers = runs.shape
+    rows = np.arange(n_numbers)
+    offset = np.linspace(-0.28, 0.28, n_runs) if n_runs > 1 else np.zeros(1)
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=runs.ravel(), y=(rows[None] + offset[:, None]).ravel(), mode="markers", name="one run",
+                marker={"size": 6, "color": theme.main, "opacity": 0.55},
+                customdata=np.repeat(np.arange(n_runs), n_numbers),
+                hovertemplate=f"run %{{customdata}}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
+            ),
+            *(
+                go.Scatter(
+                    x=values, y=rows, mode="markers", name=name,
+                    marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 3, "color": color}},
+                    hovertemplate=f"{name}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
+                )
+                for name, values, symbol, size, color in (
+                    ("mean of the runs", runs.mean(axis=0), "x-thin", 10, theme.second),
+                    ("evaluation, no dropout", evaluation, "line-ns-open", 22, theme.accent),
+                )
+            ),
+        ]
+    )  # fmt: skip
+    style(figure, theme, height=int(np.clip(110 + 32 * n_numbers, 240, 900)), left=room(strings), top=45)
+    figure.update_xaxes(title_text=what, rangemode="tozero")
+    figure.update_yaxes(
+        tickvals=rows, ticktext=labels(strings), range=[n_numbers - 0.5, -0.5], showgrid=False, zeroline=False
+    )
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"})
+    return figure
+
+
+def dropped_map(
+    pattern: NDArray[np.floating], dropped: NDArray[np.floating], strings: Sequence[str], *, theme: Theme = LIGHT
+) -> go.Figure:
+    """A head's weights after dropout in one run: [query, key]; those that it made 0 are crossed.
+
+    `pattern` is the same before dropout. What is left is larger than before: colours end at the largest.
+    """
+    figure = attention_map(dropped, strings, highest=max(1.0, float(dropped.max())), theme=theme)
+    queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
+    figure.add_trace(
+        go.Scatter(
+            x=keys, y=queries, mode="markers", hoverinfo="skip",
+            marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": theme.accent}},
+        )
+    )  # fmt: skip
+    return figure

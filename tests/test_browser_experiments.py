@@ -1,0 +1,125 @@
+"""The main path of each experiment, in headless Chromium."""
+
+from urllib.parse import urlencode
+
+import pytest
+
+pytestmark = pytest.mark.browser
+TEXT = "The cat sat on the mat. The cat"
+
+
+def metrics(tab):
+    return tab.page.get_by_test_id("stMetricValue").all_inner_texts()
+
+
+def test_clicks_switch_parts_off_and_on_again(tab):
+    tab.open("ablation", text=TEXT, off="")
+    assert metrics(tab)[0] == "0.0000 nats"
+    board = tab.chart("board")
+    board.click(2, 5)
+    tab.page.get_by_text("L5H2", exact=True).first.wait_for()
+    tab.wait_for_query(text=TEXT)  # it is what the page begins with, so the link need not say it
+    tab.settle()
+    assert metrics(tab)[0] != "0.0000 nats"
+    board.click(7, 0)  # the MLP of layer 0
+    tab.wait_for_query(text=TEXT, off="L5H2-L0mlp")
+    tab.settle()
+    board.click(7, 0)
+    tab.wait_for_query(text=TEXT)
+    tab.check()
+    tab.screenshot("ablation-used")
+
+
+def test_parts_are_switched_off_by_the_keyboard(tab):
+    tab.open("ablation", text=TEXT, off="")
+    field = tab.page.get_by_role("combobox", name="Switched off")
+    field.focus()
+    field.press_sequentially("L3H1")
+    tab.page.get_by_role("option", name="L3H1").wait_for()
+    field.press("ArrowDown")  # past "select all"
+    field.press("Enter")
+    tab.wait_for_query(text=TEXT, off="L3H1")
+    tab.settle()
+    tab.check()
+
+
+def test_a_patch_map_fills_and_its_head_is_found(tab):
+    tab.open("patching")
+    tab.page.get_by_text("Head by head", exact=True).click()
+    tab.wait_for_query(patched="z")
+    tab.settle()
+    tab.page.get_by_text("Most comes back at layer 5").wait_for()
+    assert "recovered" in tab.chart("patched-map").hover(2, 5)
+    assert tab.page.locator(".st-key-stop").count() == 0, "all is done"
+    tab.check()
+
+
+def test_patching_can_be_stopped_and_taken_up(tab):
+    """GPT-2 small's size, so that it takes a while."""
+    tab.page.set_default_timeout(120_000)
+    words = " the cat sat" * 14
+    query = urlencode({"model": "untrained", "clean": "A dog" + words, "corrupted": "A cow" + words})
+    tab.page.goto(f"{tab.address}/patching?{query}")
+    tab.page.locator(".st-key-stop button").click()  # Streamlit has a Stop of its own
+    tab.page.get_by_role("button", name="Go on").wait_for()
+    tab.settle()
+    shown = tab.page.get_by_text("portions").first.inner_text()
+    tab.page.wait_for_timeout(1500)
+    assert tab.page.get_by_text("portions").first.inner_text() == shown
+    tab.page.get_by_role("button", name="Go on").click()
+    tab.page.get_by_text("portions").first.wait_for(state="detached")
+    tab.settle()
+    tab.check()
+
+
+def test_prompts_of_other_lengths_say_what_to_do(tab):
+    tab.open("patching", clean="A cat", corrupted="A cat and")
+    tab.page.get_by_text("positions must match").wait_for()
+    field = tab.page.get_by_role("textbox", name="Corrupted prompt")
+    field.fill("A dog")
+    field.press("Enter")
+    tab.chart("patched-map").plot.wait_for()
+    tab.settle()
+    tab.check()
+
+
+def test_another_text_and_another_model_stand_beside(tab):
+    tab.open("compare", text=TEXT)
+    box = tab.page.get_by_role("textbox", name="Other text")
+    box.fill("The dog sat on the mat. The dog")
+    box.press("Control+Enter")
+    tab.wait_for_query(text=TEXT, other_text="The dog sat on the mat. The dog")
+    tab.settle()
+    assert metrics(tab)[0] != "0.0000 nats"
+    tab.page.get_by_role("button", name="Trained against untrained").click()
+    tab.page.get_by_text("story-gpt, untrained").first.wait_for()
+    tab.settle()
+    tab.check()
+    tab.screenshot("compare-used")
+
+
+def test_dropout_scatters_more_at_a_higher_rate(tab):
+    tab.open("dropout", text=TEXT)
+    slider = tab.page.get_by_role("slider", name="Rate")
+    slider.focus()
+    for _ in range(4):
+        slider.press("ArrowRight")
+    tab.wait_for_query(text=TEXT, rate="0.3")
+    tab.settle()
+    tab.page.get_by_text("the rest times 1.43").wait_for()
+    tab.page.get_by_text("Training mode").click()
+    tab.page.get_by_text("nothing changes").wait_for()
+    tab.settle()
+    tab.check()
+
+
+def test_gradients_are_measured_with_and_without_shortcuts(tab):
+    tab.open("gradients", text=TEXT)
+    names = [trace["name"] for trace in tab.chart("gradients").data()]
+    assert names == ["this model", "without shortcuts", "untrained", "untrained without"]
+    tab.page.get_by_text("feed-forward", exact=True).click()
+    tab.wait_for_query(text=TEXT, group="ff")
+    tab.page.get_by_text("Gradient × input", exact=True).click()
+    tab.page.get_by_text("a first guess").wait_for()
+    tab.settle()
+    tab.check()
