@@ -79,9 +79,10 @@ def names_of(first: Trace, second: Trace, other: LoadedModel) -> tuple[str, str]
 
 
 def show_tokens(first: Trace, second: Trace, names: tuple[str, str]) -> None:
-    """Both texts as tokens; what differs at a position is framed."""
+    """Both texts as tokens; where they are as long, what differs is framed."""
     ids = first.tokens.ids, second.tokens.ids
-    differing = [at for at in range(max(map(len, ids))) if ids[0][at : at + 1] != ids[1][at : at + 1]]
+    as_long = len(ids[0]) == len(ids[1])
+    differing = [at for at, pair in enumerate(zip(*ids, strict=False)) if as_long and pair[0] != pair[1]]
     for column, trace, name in zip(st.columns(2), (first, second), names, strict=True):
         with column:
             st.markdown(f"**{look.code(name)}**, {len(trace):,} tokens")
