@@ -12,6 +12,7 @@ from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
 from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
 from .hooks import ACTIVATIONS
 from .hub import DownloadError
+from .interventions import Part
 from .model import ContextLengthError
 from .tokens import Tokens
 from .trace import Trace
@@ -31,6 +32,7 @@ __all__ = [
     "GPTConfig",
     "GeneratedToken",
     "NotDownloadedError",
+    "Part",
     "Tokens",
     "Trace",
     "WeightsError",

@@ -109,7 +109,10 @@ def show_one_run(how: Dropout, n_runs: int, layer: int, head: int, chosen: int) 
     first = max(0, chosen + 1 - MAP_SHOWN)
     tokens = view.tokens[: chosen + 1]
     with st.spinner("Running once more…"):
-        found = drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head)
+        found = view.model.result(
+            tokens, ("dropped", how, run, layer, head),
+            lambda: drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head),
+        )  # fmt: skip
     pattern, dropped = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
     possible = int((found.pattern[0] > 0).sum())
     zeroed = int(((found.dropped[0] == 0) & (found.pattern[0] > 0)).sum())

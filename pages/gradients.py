@@ -168,5 +168,5 @@ def show_integrated(chosen: int, token: int) -> NDArray[np.float64]:
 if len(view.tokens) > 1:
     show_depth()
 else:
-    st.info("One token alone has no next token, so there is no loss to go down: add a second.", icon=":material/edit:")
+    st.caption("One token alone has no next token, so there is no loss to measure: add a second.")
 show_saliency()

@@ -34,4 +34,4 @@ def test_every_page_shows_every_kind_of_model(checkpoint, page, view, model, n_t
     assert app.session_state["_model_in_use"] == model
     badges = [markdown.value for markdown in app.markdown if "-badge[" in markdown.value]
     assert all(badge.startswith(":green-badge[") for badge in badges)
-    assert bool(badges) == (page in ("block", "residual"))
+    assert bool(badges) == (page in ("block", "residual", "patching", "gradients"))
