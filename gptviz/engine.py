@@ -132,15 +132,14 @@ class Engine:
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
-        n_layers = self.config["n_layers"]
         keep = set(keep)
-        with self._recording(keys(keep | {"resid_pre", "resid_post"}, n_layers)) as recorded:
-            stream = self._model.stream(self._ids(tokens.ids))
+        with self._recording(keys(keep | {"resid_pre"}, self.config["n_layers"])) as recorded:
+            last_stream = stream = self._model.stream(self._ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
-                stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
-            logits = self._model.out_head(self._model.final_norm(stream))
+                last_stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
+            logits = self._model.out_head(self._model.final_norm(last_stream))
         arrays = self._arrays(recorded)
-        borders = [arrays["resid_pre", layer] for layer in range(n_layers)] + [arrays["resid_post", n_layers - 1]]
+        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [self._array(stream)]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
         return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), self._derive, kept)
 
@@ -202,10 +201,12 @@ class Engine:
 
         On the CPU it is the model's own memory, not a copy. Raises `KeyError` for an unknown name.
         """
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        if name not in parameters:
-            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(parameters)}.")
-        array: Array = parameters[name].detach().float().cpu().numpy().view()
+        try:
+            parameter = self._model.get_parameter(name)
+        except AttributeError:
+            known = (known for known, _ in self._model.named_parameters(remove_duplicate=False))
+            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(known)}.") from None
+        array: Array = parameter.detach().float().cpu().numpy().view()
         array.setflags(write=False)
         return array
 
@@ -256,7 +257,7 @@ class Engine:
 
     def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
-        with self._recording([(name, layer) for name in names]) as recorded:
+        with self._recording([(name, layer) for name in names], stop=True) as recorded:
             if layer is not None:
                 self._model.trf_blocks[layer](self._tensor(source)[None])
             elif names[0] in ("embed", "pos_embed"):
@@ -276,8 +277,8 @@ class Engine:
             yield
 
     @contextmanager
-    def _recording(self, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor]]:
-        with self._running(), record(self._model, wanted) as recorded:
+    def _recording(self, wanted: Iterable[Key], *, stop: bool = False) -> Iterator[dict[Key, Tensor]]:
+        with self._running(), record(self._model, wanted, stop=stop) as recorded:
             yield recorded
 
     def _check(self, tokens: Tokens) -> None:

@@ -3,7 +3,7 @@
 It knows the course's module names as strings, and no model class.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -59,14 +59,26 @@ def keys(names: Iterable[str], n_layers: int) -> list[Key]:
     return [(name, layer) for name in names for layer in (range(n_layers) if name in PER_LAYER else (None,))]
 
 
+class _HasAllError(Exception):
+    """Ends a forward pass that has nothing more to give."""
+
+
 @contextmanager
-def record(model: nn.Module, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor]]:
+def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> Iterator[dict[Key, Tensor]]:
     """While inside, forward passes of `model` fill the dict that this gives: key -> tensor with batch.
 
     Hooks see every pass through the model, whichever thread makes it: hold the engine's lock.
-    They are gone when the block ends, also by an error.
+    They are gone when the block ends, also by an error. With `stop` the block ends as soon as
+    all that is wanted is there: what the model would compute after that is left out.
     """
+    wanted = list(wanted)
     recorded: dict[Key, Tensor] = {}
+
+    def keep(key: Key, tensor: Tensor) -> None:
+        recorded[key] = tensor
+        if stop and len(recorded) == len(wanted):
+            raise _HasAllError
+
     handles = []
     try:
         for key in wanted:
@@ -74,24 +86,26 @@ def record(model: nn.Module, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor
             site = ACTIVATIONS[name]
             module = model.get_submodule(site.module.format(layer=layer))
             if site.side == "input":
-                handles.append(module.register_forward_pre_hook(_keep_input(recorded, key)))
+                handles.append(module.register_forward_pre_hook(_keep_input(keep, key)))
             else:
-                handles.append(module.register_forward_hook(_keep_output(recorded, key)))
+                handles.append(module.register_forward_hook(_keep_output(keep, key)))
         yield recorded
+    except _HasAllError:
+        pass
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep_input(recorded: dict[Key, Tensor], key: Key) -> Any:
+def _keep_input(keep: Callable[[Key, Tensor], None], key: Key) -> Any:
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorded[key] = inputs[0]
+        keep(key, inputs[0])
 
     return hook
 
 
-def _keep_output(recorded: dict[Key, Tensor], key: Key) -> Any:
+def _keep_output(keep: Callable[[Key, Tensor], None], key: Key) -> Any:
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        recorded[key] = output
+        keep(key, output)
 
     return hook
