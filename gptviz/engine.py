@@ -253,7 +253,8 @@ class Engine:
         """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
         model = dummy_model(self.config, seed)
         with torch.inference_mode():
-            return [self._array(model(torch.tensor(tokens.ids)[None])[:, -1]) for tokens in texts]
+            streams = [model.stream(torch.tensor(tokens.ids)[None])[:, -1] for tokens in texts]
+            return [self._array(model.out_head(model.final_norm(stream))) for stream in streams]
 
     def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
