@@ -154,16 +154,15 @@ class Engine:
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
-        n_layers = self.config["n_layers"]
         keep = set(keep)
         changes = switched_off(off, self.config, None if means is None else partial(_mean_activation, means))
-        with self._recording(keys(keep | {"resid_pre", "resid_post"}, n_layers), changes) as recorded:
-            stream = self._model.stream(self._ids(tokens.ids))
+        with self._recording(keys(keep | {"resid_pre"}, self.config["n_layers"]), changes) as recorded:
+            last_stream = stream = self._model.stream(self._ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
-                stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
-            logits = self._model.out_head(self._model.final_norm(stream))
+                last_stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
+            logits = self._model.out_head(self._model.final_norm(last_stream))
         arrays = self._arrays(recorded)
-        borders = [arrays["resid_pre", layer] for layer in range(n_layers)] + [arrays["resid_post", n_layers - 1]]
+        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [self._array(stream)]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
         derive = partial(self._derive, changes=changes)
         return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), derive, kept)
@@ -226,10 +225,12 @@ class Engine:
 
         On the CPU it is the model's own memory, not a copy. Raises `KeyError` for an unknown name.
         """
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
-        if name not in parameters:
-            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(parameters)}.")
-        array: Array = parameters[name].detach().float().cpu().numpy().view()
+        try:
+            parameter = self._model.get_parameter(name)
+        except AttributeError:
+            known = (known for known, _ in self._model.named_parameters(remove_duplicate=False))
+            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(known)}.") from None
+        array: Array = parameter.detach().float().cpu().numpy().view()
         array.setflags(write=False)
         return array
 
@@ -344,7 +345,8 @@ class Engine:
         """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
         model = dummy_model(self.config, seed)
         with torch.inference_mode():
-            return [self._array(model(torch.tensor(tokens.ids)[None])[:, -1]) for tokens in texts]
+            streams = [model.stream(torch.tensor(tokens.ids)[None])[:, -1] for tokens in texts]
+            return [self._array(model.out_head(model.final_norm(stream))) for stream in streams]
 
     def _derive(
         self,
@@ -356,7 +358,7 @@ class Engine:
     ) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
         changes = {key: change for key, change in (changes or {}).items() if key[1] == layer}
-        with self._recording([(name, layer) for name in names], changes) as recorded:
+        with self._recording([(name, layer) for name in names], changes, stop=True) as recorded:
             if layer is not None:
                 self._model.trf_blocks[layer](self._tensor(source)[None])
             elif names[0] in ("embed", "pos_embed"):
@@ -377,10 +379,10 @@ class Engine:
 
     @contextmanager
     def _recording(
-        self, wanted: Iterable[Key], changes: Mapping[Key, Change] | None = None
+        self, wanted: Iterable[Key], changes: Mapping[Key, Change] | None = None, *, stop: bool = False
     ) -> Iterator[dict[Key, Tensor]]:
-        """Record what the model goes on with, after the `changes`."""
-        with self._running(), replace(self._model, changes or {}), record(self._model, wanted) as recorded:
+        """Record what the model goes on with, after the `changes`; with `stop`, until all that is wanted is there."""
+        with self._running(), replace(self._model, changes or {}), record(self._model, wanted, stop=stop) as recorded:
             yield recorded
 
     def _check(self, tokens: Tokens) -> None:

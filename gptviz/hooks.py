@@ -4,7 +4,7 @@ It knows the course's module names as strings, and no model class.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -68,23 +68,31 @@ def keys(names: Iterable[str], n_layers: int) -> list[Key]:
     return [(name, layer) for name in names for layer in (range(n_layers) if name in PER_LAYER else (None,))]
 
 
+class _HasAllError(Exception):
+    """Ends a forward pass that has nothing more to give."""
+
+
 @contextmanager
-def record(model: nn.Module, wanted: Iterable[Key]) -> Iterator[dict[Key, Tensor]]:
+def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> Iterator[dict[Key, Tensor]]:
     """While inside, forward passes of `model` fill the dict that this gives: key -> tensor with batch.
 
     Hooks see every pass through the model, whichever thread makes it: hold the engine's lock.
-    They are gone when the block ends, also by an error.
+    They are gone when the block ends, also by an error. With `stop` the block ends as soon as
+    all that is wanted is there: what the model would compute after that is left out.
     """
+    wanted = list(wanted)
     recorded: dict[Key, Tensor] = {}
 
     def keep(key: Key) -> Change:
         def unchanged(value: Tensor) -> Tensor:
             recorded[key] = value
+            if stop and len(recorded) == len(wanted):
+                raise _HasAllError
             return value
 
         return unchanged
 
-    with replace(model, {key: keep(key) for key in wanted}):
+    with suppress(_HasAllError), replace(model, {key: keep(key) for key in wanted}):
         yield recorded
 
 

@@ -39,9 +39,9 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
     memory-mapped: the file must stay as it is while the model is in use. Raises `WeightsError`.
     """
     checkpoint = read_checkpoint(path, n_heads=n_heads)
-    check_tensors(checkpoint)
     with torch.device("meta"):  # no memory for initial values that would be thrown away
         model = GPTModel(checkpoint.config, tied_head=checkpoint.tied_head)
+    check_tensors(checkpoint.tensors, model)
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
     if checkpoint.tied_head:
         tensors["out_head.weight"] = tensors["tok_emb.weight"]
@@ -362,12 +362,10 @@ class _Difference:
         return f"The weights do not fit the model ({'; '.join(parts)}): get or save the file again."
 
 
-def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raise `WeightsError`, naming them, if tensors are missing, extra, or wrongly shaped."""
-    with torch.device("meta"):
-        model = GPTModel(checkpoint.config, tied_head=checkpoint.tied_head)
+def check_tensors(tensors: Mapping[str, Tensor], model: GPTModel) -> None:
+    """Raise `WeightsError`, naming them, if tensors that `model` needs are missing, extra, or wrongly shaped."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    found = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     difference = _Difference(
         missing=sorted(set(expected) - set(found)),
         extra=sorted(set(found) - set(expected)),

@@ -249,6 +249,26 @@ def test_no_hook_stays_behind_an_error_inside():
     assert hooks_of(engine._model) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("norm1_out", {"norm1"}),
+        ("q", {"norm1", "att.W_query"}),
+        ("pattern", {"norm1", "att.W_query", "att.W_key", "att.W_value", "att.causal_softmax"}),
+    ],
+)
+def test_what_is_derived_costs_only_what_lies_before_it(name, runs):
+    engine = tiny_engine()
+    trace = engine.run(TEXT)
+    ran = set()
+    for path, module in engine._model.trf_blocks[1].named_modules():
+        module.register_forward_hook(lambda *_, path=path: ran.add(path))
+    derived = trace._derive((name,), 1, trace["resid_pre", 1])[name]
+    assert ran == runs
+    np.testing.assert_allclose(derived, engine.run(TEXT, keep=[name])[name, 1], atol=1e-5)
+    assert trace.logits_at(0).shape == (50257,)
+
+
 def test_no_hook_stays_behind_an_unknown_name():
     engine = tiny_engine()
     with pytest.raises(KeyError), record(engine._model, [("embed", None), ("patterns", 0)]):

@@ -111,6 +111,62 @@ def test_a_cache_changes_nothing(model, cuts):
     assert [len(cache) for cache in caches] == [12, 12, 12]
 
 
+def listen(module, kind):
+    """Hook in, in a way that changes nothing; gives the number of calls so far, as a list that grows."""
+    calls = []
+    register = {
+        "input": module.register_forward_pre_hook,
+        "output": module.register_forward_hook,
+        "gradient": module.register_full_backward_hook,
+    }[kind]
+    register(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+@pytest.mark.parametrize("part", ["causal_softmax", "dropout"])
+def test_whoever_listens_inside_attention_hears_and_changes_nothing(part, kind):
+    ids = some_ids(2, 12)
+    unheard = tiny_model()(ids)
+    heard = tiny_model()
+    calls = [listen(block.att.get_submodule(part), kind) for block in heard.trf_blocks[1:]]
+    torch.testing.assert_close(heard(ids), unheard, rtol=0, atol=1e-4)
+    assert calls == [[1], [1]]
+    caches = [KeyValueCache() for _ in range(3)]
+    pieces = [heard.stream(piece, caches) for piece in ids.split([5, 1, 1, 5], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), tiny_model().stream(ids), rtol=0, atol=1e-4)
+    assert calls == [[1] * 5] * 2
+
+
+def test_gradients_are_heard_inside_attention():
+    model = tiny_model()
+    model.requires_grad_(True)
+    calls = listen(model.trf_blocks[1].att.causal_softmax, "gradient")
+    model(some_ids(1, 6)).sum().backward()
+    assert calls == [1]
+
+
+def test_what_a_hook_puts_in_place_of_the_pattern_is_what_goes_on():
+    model = tiny_model()
+    ids = some_ids(1, 6)
+    before = model(ids)
+    handle = model.trf_blocks[0].att.causal_softmax.register_forward_hook(lambda *_: torch.zeros(1, 4, 6, 6))
+    assert (model(ids) - before).abs().max() > 0.01
+    handle.remove()
+    assert torch.equal(model(ids), before)
+
+
+def test_attention_dropout_alone_drops():
+    model = tiny_model()
+    ids = some_ids(1, 8)
+    quiet = model(ids)
+    for block in model.trf_blocks:
+        block.att.dropout.train()
+        block.att.dropout.p = 0.5
+    torch.manual_seed(0)
+    assert not torch.allclose(model(ids), quiet)
+
+
 @pytest.mark.parametrize("model_class", [GPTModel, DummyGPTModel])
 def test_too_many_tokens_are_an_error_of_their_own(model_class):
     with pytest.raises(ContextLengthError, match="has 33 tokens, and the model takes at most 32: shorten") as caught:

@@ -43,8 +43,11 @@ class DummyGPTModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[batch, tokens] -> logits [batch, tokens, vocab_size]"""
+        return self.out_head(self.final_norm(self.stream(ids)))
+
+    def stream(self, ids: Tensor) -> Tensor:
+        """[batch, tokens] -> what comes out of the empty blocks, [batch, tokens, emb_dim]."""
         if ids.shape[1] > self.context_length:
             raise ContextLengthError(ids.shape[1], self.context_length)
         positions = torch.arange(ids.shape[1], device=ids.device)
-        x = self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions))
-        return self.out_head(self.final_norm(self.trf_blocks(x)))
+        return self.trf_blocks(self.drop_emb(self.tok_emb(ids) + self.pos_emb(positions)))

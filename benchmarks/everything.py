@@ -1,0 +1,46 @@
+"""Every activation of the table, of all layers, against TransformerLens' run_with_cache.
+
+Both read one folder; that they agree on logits and patterns is looked at first. TransformerLens' cache holds more
+names, most of them for the same tensors; both give the logits of every position.
+"""
+
+import numpy as np
+import torch
+
+import gptviz
+from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row
+
+
+def run(repeats: int) -> list[Row]:
+    """Rows for every length of text."""
+    lens = peer("transformer_lens")
+    engine = gptviz.load(gpt2_folder(), device="cpu")
+    bridge = lens.TransformerBridge.boot_transformers(str(gpt2_folder()), device="cpu")
+    rows = []
+    for n_tokens in (16, 64, 256, 1024):
+        tokens, batch = engine.tokenizer.tokens(ids(n_tokens)), torch.tensor([ids(n_tokens)])
+        calls = {
+            "theirs": torch.inference_mode()(lambda batch=batch: bridge.run_with_cache(batch)),
+            "ours": lambda tokens=tokens: engine.run(tokens, keep=gptviz.ACTIVATIONS),
+        }
+        if n_tokens == 16:
+            _check_that_they_agree(calls["ours"](), *calls["theirs"]())
+        times = in_turns(calls, repeats if n_tokens < 1024 else max(2, repeats // 2))
+        rows.append(
+            row(
+                "run, every activation",
+                f"{n_tokens:,} tokens",
+                times["ours"],
+                "ms",
+                against="TransformerLens",
+                theirs=times["theirs"],
+                at_most=0.7,
+            )  # fmt: skip
+        )
+    return rows
+
+
+def _check_that_they_agree(trace: gptviz.Trace, logits: torch.Tensor, cache: dict[str, torch.Tensor]) -> None:
+    np.testing.assert_allclose(trace["logits"], logits[0], atol=1e-3)
+    for layer in (0, trace.config["n_layers"] - 1):
+        np.testing.assert_allclose(trace["pattern", layer], cache[f"blocks.{layer}.attn.hook_pattern"][0], atol=1e-4)

@@ -1,0 +1,66 @@
+"""Bytes that a trace holds, and the most memory that a page takes above the loaded model.
+
+A trace's bytes are counted after every pattern and neuron was asked of it. Peaks are the kernel's (VmHWM), each in a
+process of its own that has loaded the model and shown the same page for a short text before; the text has 1,024 tokens.
+Against TransformerLens' run_with_cache.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import gptviz
+from benchmarks.frame import Row, gpt2_folder, ids, peer, row
+
+TRACE_MB = {64: 10, 1024: 120}
+# page -> what its link adds; the first three are what `--quick` looks at
+PAGES: dict[str, tuple[str, dict[str, str]]] = {
+    "Attention, all heads": ("attention", {"view": "all"}),
+    "Residual stream": ("residual", {}),
+    "Block": ("block", {"step": "pattern"}),
+    "Bird's-eye view": ("", {}),
+    "Tokens": ("tokens", {}),
+    "Embeddings": ("embeddings", {}),
+    "Attention, one head": ("attention", {"view": "one"}),
+    "Attention, head finder": ("attention", {"view": "finder"}),
+    "Next token": ("next_token", {}),
+}
+
+
+def run(repeats: int) -> list[Row]:
+    """Rows for two lengths of text, and for every page."""
+    peer("transformer_lens")
+    rows = [_trace_row(n_tokens, at_most) for n_tokens, at_most in TRACE_MB.items()]
+    theirs = _peak("transformer_lens")
+    for title, (page, query) in list(PAGES.items())[: 3 if repeats == 1 else None]:
+        ours = _peak("page", page, json.dumps(query))
+        rows.append(
+            row(
+                "peak of a page above the model",
+                title,
+                ours,
+                "MB",
+                against="TransformerLens",
+                theirs=theirs,
+                at_most=0.35,
+            )  # fmt: skip
+        )
+    return rows
+
+
+def _trace_row(n_tokens: int, at_most: float) -> Row:
+    engine = gptviz.load(gpt2_folder(), device="cpu")
+    trace = engine.run(engine.tokenizer.tokens(ids(n_tokens)))
+    for layer in range(engine.config["n_layers"]):
+        trace["pattern", layer], trace["post", layer]
+    return row(
+        "bytes held for one trace, at most", f"{n_tokens:,} tokens", trace.max_bytes / 1e6, "MB", at_most=at_most
+    )
+
+
+def _peak(*arguments: Any) -> float:
+    """Megabytes, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.peak", str(gpt2_folder()), *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.splitlines()[-1])
