@@ -40,7 +40,7 @@ ALLOWED = {
     "gptviz/hub.py": {"huggingface_hub", "tqdm"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
-    "gptviz/weights.py": {"torch", "safetensors", "gptviz.config", "gptviz.model"},
+    "gptviz/weights.py": {"psutil", "torch", "safetensors", "gptviz.config", "gptviz.model"},
     "gptviz/trace.py": {
         "numpy",
         "pandas",
