@@ -28,7 +28,7 @@ def token_lines(
                 marker={"size": 8},
                 hovertemplate=f"<b>%{{x}}</b><br>{name} %{{y:.4f}}<extra></extra>",
             )
-            for number, (name, values) in enumerate(series.items())
+            for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ]
     )
     style(figure, theme, height=320, bottom=room(strings, slanted=True), top=_LEGEND)
@@ -174,7 +174,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
                 line={"color": colors[number % len(colors)], "width": 1.5},
                 hovertemplate=f"dimension %{{x}}<br>{name} <b>%{{y:.5f}}</b><extra></extra>",
             )
-            for number, (name, values) in enumerate(series.items())
+            for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ]
     )
     style(figure, theme, height=280, top=_LEGEND)
@@ -219,7 +219,8 @@ def value_bars(
 
 def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: Theme = LIGHT) -> go.Figure:
     """The GELU curve, with values of a token's neurons on it: `pre` and `post` are [neuron]."""
-    low, high = min(-4.0, float(np.min(pre))), max(3.0, float(np.max(pre)))
+    ends = pre[np.isfinite(pre)]
+    low, high = float(np.min(ends, initial=-4.0)), float(np.max(ends, initial=3.0))
     x = np.linspace(low, high, 300)
     curve = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     figure = go.Figure(
