@@ -90,9 +90,10 @@ def show_neighbours() -> None:
     engine = view.engine
     token_column, word_column = st.columns(2)
     chosen = widgets.position(token_column, strings, "Token of the text")
-    word = word_column.text_input(
+    word_column.text_input(
         "Or any word", key=state.PROBE.name, placeholder="such as: king", help="Its first token counts; a space counts."
     )
+    word = state.get(state.PROBE)
     probe = engine.tokenize(word) if word else view.tokens[chosen : chosen + 1]
     if len(probe) > 1:
         st.caption(

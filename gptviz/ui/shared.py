@@ -177,7 +177,7 @@ def _model() -> LoadedModel:
     wanted = state.get(state.MODEL)
     if models.on_disk(wanted):
         try:
-            with st.spinner(f"Loading {look.plain(models.title(wanted))}…"), models.turn():
+            with st.spinner(f"Loading {look.plain(models.title(wanted))}…"):
                 model = models.loaded(wanted)
             _check_vocabulary(model.engine)
             state.use_model(wanted)
