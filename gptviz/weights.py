@@ -24,6 +24,10 @@ class WeightsError(ValueError):
     """Weights that cannot be loaded as a GPT-2; the message names the file or tensor, and what to do."""
 
 
+class TooLargeError(WeightsError):
+    """A model for which this machine has too little free memory."""
+
+
 class Checkpoint(NamedTuple):
     """What a file or folder holds, under the course's names."""
 
@@ -386,10 +390,10 @@ def config_from_tensors(
 
 
 def check_memory(n_bytes: int) -> None:
-    """Raise `WeightsError` if this machine has not so much free memory: the system ends a process that takes it."""
+    """Raise `TooLargeError` if this machine has not so much free memory: the system ends a process that takes it."""
     free = psutil.virtual_memory().available
     if n_bytes > free:
-        raise WeightsError(
+        raise TooLargeError(
             f"This model needs {n_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free: "
             "choose a smaller one, or close other programs."
         )

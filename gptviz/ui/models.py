@@ -156,6 +156,12 @@ def on_disk(name: str) -> bool:
     return model is None or model.repo is None or hub.cached_folder(model.repo) is not None
 
 
+def remove_damaged(name: str) -> bool:
+    """Remove a downloaded model whose file is not what came from the hub; whether it was so."""
+    model = gptviz.MODELS.get(name)
+    return model is not None and model.repo is not None and hub.remove_damaged(model.repo)
+
+
 def gigabytes(n_bytes: int) -> str:
     """Bytes for people."""
     return f"{n_bytes / 1e9:.1f} GB"

@@ -14,7 +14,7 @@ from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, look, models, state
 from gptviz.ui.models import LoadedModel
-from gptviz.weights import check_memory
+from gptviz.weights import TooLargeError, check_memory
 
 EXAMPLE = "The little dog ran to the river. The little dog"
 
@@ -184,6 +184,9 @@ def _model() -> LoadedModel:
             return model
         except (gptviz.WeightsError, gptviz.ConfigError) as error:
             st.error(look.plain(str(error)), icon=":material/error:")
+            if not isinstance(error, TooLargeError) and models.remove_damaged(wanted):
+                st.warning("The file was damaged on this machine, and was removed.", icon=":material/delete:")
+                _offer_download(wanted)
             st.caption(f"{look.plain(models.title(state.model_in_use()))} stays in use.")
     else:
         _offer_download(wanted)
@@ -210,7 +213,7 @@ def _offer_download(name: str) -> None:
         )
         try:
             check_memory(known.n_bytes)
-        except gptviz.WeightsError as error:
+        except TooLargeError as error:
             st.warning(look.plain(str(error)), icon=":material/memory_alt:")
         asked = st.button(f"Download {known.title}", type="primary", icon=":material/download:")
         if asked or models.download_under_way(name):
