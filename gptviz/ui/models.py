@@ -127,7 +127,12 @@ def loaded(name: str) -> LoadedModel:
     """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
     if name not in names():  # whatever came by a link: it can be no path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
-    return LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+    path = own_models().get(name)
+    if path is not None and not path.exists():
+        raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
+    engine = gptviz.load(path or name, allow_download=False)
+    engine.name = name  # not the path: where files lie is not for everybody's eyes
+    return LoadedModel(engine)
 
 
 def own_models() -> dict[str, Path]:
