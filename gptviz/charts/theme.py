@@ -99,6 +99,11 @@ def labels(strings: Sequence[str]) -> list[str]:
     return [escaped(_cut(string)) for string in strings]
 
 
+def labels_in_3d(strings: Sequence[str]) -> list[str]:
+    """The same for text in WebGL, where tags are read and entities are not: an invisible character breaks a tag."""
+    return [_cut(string).replace("<", "<\u2060") for string in strings]
+
+
 def escaped(string: str) -> str:
     """A string that Plotly shows as it is."""
     return string.translate(_MARKUP)

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, labels, labels_in_3d, room, style, token_axis
 
 _LEGEND = 70  # pixels above a chart for up to two rows of names
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
@@ -69,6 +69,8 @@ def principal_scatter(
         figure.update_yaxes(title_text=titles[1])
         return figure
     x, y, z = coordinates.T
+    common |= {"text": labels_in_3d(strings), "hovertext": common["text"]}
+    common["hovertemplate"] = "<b>%{hovertext}</b>, position %{customdata}<extra></extra>"
     figure = style(go.Figure(go.Scatter3d(x=x, y=y, z=z, **common)), theme, height=560, left=0, bottom=0)
     axes = (
         {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "backgroundcolor": "rgba(0,0,0,0)"}
