@@ -271,6 +271,28 @@ def test_a_page_waits_for_its_turn_and_is_then_whole(busy):
     assert release.is_set()
 
 
+def test_who_waits_sees_for_how_many(busy, monkeypatch):
+    pool, _, release = busy
+    said = []
+
+    class Place:
+        caption = said.append
+        empty = staticmethod(lambda: said.append(None))
+
+    monkeypatch.setattr(models.st, "empty", Place)
+
+    def ask():
+        with models.turn():
+            said.append("its turn")
+
+    asked = pool.submit(ask)
+    until(lambda: said)
+    release.set()
+    asked.result(30)
+    assert said[0] == ":material/hourglass_top: Waiting for 1 other…"
+    assert said[-2:] == [None, "its turn"], "the sign is taken away"
+
+
 def test_where_too_many_wait_one_sentence_says_so(busy):
     pool, gate, release = busy
     pool.submit(hold, gate, threading.Semaphore(0), release)
