@@ -62,6 +62,7 @@ def assert_nothing_is_taken_for_whole(folder, files):
 # --- the hub ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_not_waited_for_forever(hub, files, tmp_path, hurried):
     hub.silent.set()
     try:
