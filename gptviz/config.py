@@ -52,6 +52,8 @@ def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{name} is {value!r}: make it a whole number above 0.")
+        if value >= 2**31:
+            raise ConfigError(f"{name} is larger than any model's: make it a number below 2,147,483,648.")
     drop_rate = config["drop_rate"]
     if isinstance(drop_rate, bool) or not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
         raise ConfigError(f"drop_rate is {drop_rate!r}: make it a number from 0 to below 1.")

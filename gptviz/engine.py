@@ -24,7 +24,7 @@ from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, load_model, untrained_model
+from .weights import WeightsError, dummy_model, exists, load_model, untrained_model
 
 _TOKENS_AT_ONCE = 2048  # in one batch: more are not faster, and take memory
 
@@ -88,8 +88,8 @@ def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> 
     known = MODELS.get(name)
     if known is None:
         path = Path(name)
-        if not path.exists():
-            raise WeightsError(f"{name!r} is no known model and no path: known are {', '.join(MODELS)}.")
+        if not exists(path):
+            raise WeightsError(f"{name[:200]!r} is no known model and no path: known are {', '.join(MODELS)}.")
         return path
     if known.folder is not None:
         return known.folder

@@ -43,6 +43,27 @@ def download(repo: str, progress: Progress | None = None) -> Path:
     return folders.pop()
 
 
+def remove_damaged(repo: str) -> bool:
+    """Remove files of the repository from the cache that are not what was downloaded; whether there were any.
+
+    The cache names each file by its checksum, so this needs no network.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [Path(path) for file in _FILES if isinstance(path := try_to_load_from_cache(repo, file), str)]
+    named = [path for path in found if path.is_symlink()]  # where there are no links, the name tells nothing
+    damaged = [path for path in named if _checksum(path, len(path.resolve().name)) != path.resolve().name]
+    for path in damaged:
+        _remove(path)
+    return bool(damaged)
+
+
+def _remove(path: Path) -> None:
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
 def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -54,9 +75,7 @@ def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
         raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
     # huggingface_hub checks the size alone.
     if metadata.etag and _checksum(path, len(metadata.etag)) != metadata.etag:
-        blob = path.resolve()
-        path.unlink(missing_ok=True)
-        blob.unlink(missing_ok=True)
+        _remove(path)
         raise DownloadError(
             f"The download of {file} from {repo} came damaged (its checksum is wrong) and was removed: try again."
         )

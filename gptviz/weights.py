@@ -3,16 +3,18 @@
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import ConfigError, GPTConfig, check_config
+from .config import ConfigError, GPTConfig, check_config, parameter_count
 from .model import DummyGPTModel, GPTModel
 
 HEAD_DIM = 64  # of every published GPT-2; taken where a checkpoint does not say how many heads it has
@@ -20,6 +22,10 @@ HEAD_DIM = 64  # of every published GPT-2; taken where a checkpoint does not say
 
 class WeightsError(ValueError):
     """Weights that cannot be loaded as a GPT-2; the message names the file or tensor, and what to do."""
+
+
+class TooLargeError(WeightsError):
+    """A model for which this machine has too little free memory."""
 
 
 class Checkpoint(NamedTuple):
@@ -35,13 +41,15 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
     """Build the model that `path` holds, in evaluation mode, in float32.
 
     `path` is a folder in Hugging Face form (config.json, model.safetensors or its shards), one
-    safetensors file, or a course checkpoint (`.pth`, `.pt`). Safetensors in float32 are
-    memory-mapped: the file must stay as it is while the model is in use. Raises `WeightsError`.
+    safetensors file, or a course checkpoint (`.pth`, `.pt`). The file is read, not memory-mapped:
+    a training run may overwrite it while the model is in use. Raises `WeightsError`.
     """
     checkpoint = read_checkpoint(path, n_heads=n_heads)
     with torch.device("meta"):  # no memory for initial values that would be thrown away
         model = GPTModel(checkpoint.config, tied_head=checkpoint.tied_head)
     check_tensors(checkpoint.tensors, model)
+    check_memory(sum(4 * tensor.numel() for tensor in checkpoint.tensors.values() if tensor.dtype != torch.float32))
+    check_finite(checkpoint)
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
     if checkpoint.tied_head:
         tensors["out_head.weight"] = tensors["tok_emb.weight"]
@@ -56,6 +64,7 @@ def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> 
     """A model with random weights, as GPT-2 was initialised (Radford et al. 2019, section 2.3):
     normal with standard deviation 0.02, the layers that write into the stream smaller by
     sqrt(2 n_layers), biases zero."""
+    check_memory(4 * parameter_count(config, tied_head=tied_head))
     with torch.device("meta"):
         model = GPTModel(config, tied_head=tied_head)
     model = model.to_empty(device="cpu")
@@ -95,8 +104,8 @@ def dummy_model(config: GPTConfig, seed: int) -> DummyGPTModel:
 
 def read_checkpoint(path: Path, *, n_heads: int | None = None) -> Checkpoint:
     """Read `path` without building the model; see `load_model`. Tensors keep their stored type."""
-    if not path.exists():
-        raise WeightsError(f"There is no file or folder {path}: check the path.")
+    if not exists(path):
+        raise WeightsError(f"There is no file or folder {_short(path)}: check the path.")
     if path.is_dir():
         tensors, metadata = _read_safetensors(_safetensors_in(path))
         stored = _read_json(path / "config.json") if (path / "config.json").exists() else None
@@ -117,6 +126,19 @@ def read_checkpoint(path: Path, *, n_heads: int | None = None) -> Checkpoint:
         raise WeightsError(f"The model's configuration is wrong. {error}") from error
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; no word is too strange to ask for."""
+    try:
+        return path.exists()
+    except OSError:  # too long, or in a folder that may not be read
+        return False
+
+
+def _short(word: object) -> str:
+    """What a file says of itself, in a sentence: it may be a megabyte long."""
+    return str(word) if len(str(word)) <= 200 else f"{str(word)[:200]}…"
+
+
 def _safetensors_in(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
@@ -135,7 +157,9 @@ def _read_safetensors(paths: Iterable[Path]) -> tuple[dict[str, Tensor], dict[st
     metadata: dict[str, str] = {}
     for path in paths:
         try:
-            with safe_open(path, framework="pt") as file:
+            check_memory(path.stat().st_size)
+            # Not memory-mapped: a mapped file that is overwritten in place, as a training run does, ends the process.
+            with safe_open(path, framework="pt", backend="pread") as file:
                 metadata |= file.metadata() or {}
                 for name in file.keys():  # noqa: SIM118 - not a dict
                     tensors[name] = file.get_tensor(name)
@@ -146,6 +170,7 @@ def _read_safetensors(paths: Iterable[Path]) -> tuple[dict[str, Tensor], dict[st
 
 def _read_course_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """A bare state dict, or the course's dict with `model_state_dict` (and perhaps a config) in it."""
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -167,6 +192,24 @@ def _read_course_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, An
     return dict(content), dict(stored) if stored else None
 
 
+def _check_archive(path: Path) -> None:
+    """A checkpoint is a zip archive in which torch compresses nothing: one that grows when it is read is a trap."""
+    try:
+        n_bytes = path.stat().st_size
+        unpacked = 0
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path.name} cannot be read as a PyTorch checkpoint: save it again.") from error
+    if unpacked > n_bytes:
+        raise WeightsError(
+            f"{path.name} has {n_bytes:,} bytes and would unpack to {unpacked:,}, which no checkpoint does, so it was "
+            "not read: save it again with torch.save(model.state_dict(), ...)."
+        )
+    check_memory(n_bytes)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -178,7 +221,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _parse_json(text: str, source: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{source} cannot be read as JSON: save the model again.") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{source} holds no JSON object: save the model again.")
@@ -214,6 +257,7 @@ _MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias|trf_blocks\.\d+\.att\.m
 def _under_course_names(tensors: dict[str, Tensor], stored: dict[str, Any] | None, n_heads: int | None) -> Checkpoint:
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     tensors = {name: tensor for name, tensor in tensors.items() if not _MASK_BUFFER.fullmatch(name)}
+    _check_plain(tensors)
     from_hugging_face = stored is not None and "model_type" in stored
     if stored is not None and from_hugging_face:
         config, tied = config_from_hugging_face(stored)
@@ -236,6 +280,7 @@ def _under_course_names(tensors: dict[str, Tensor], stored: dict[str, Any] | Non
         tied = head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding)
     if tied:
         tensors.pop("out_head.weight", None)
+    _check_size(config, tied, tensors)
     return Checkpoint(config, tensors, tied, notes)
 
 
@@ -248,7 +293,7 @@ def from_gpt2_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         block = re.fullmatch(r"h\.(\d+)\.(.+)", name)
         if not block:
-            raise WeightsError(f"The tensor {name} is none of GPT-2's: this is another architecture.")
+            raise WeightsError(f"The tensor {_short(name)} is none of GPT-2's: this is another architecture.")
         prefix, part = f"trf_blocks.{block[1]}", block[2]
         is_matrix = part.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
         if tensor.dim() != (2 if is_matrix else 1) or ("c_attn" in part and tensor.shape[-1] % 3):
@@ -262,7 +307,7 @@ def from_gpt2_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif part in _GPT2_BLOCK_NAMES:
             renamed[f"{prefix}.{_GPT2_BLOCK_NAMES[part]}"] = tensor.T if is_matrix else tensor
         else:
-            raise WeightsError(f"The tensor {name} is none of GPT-2's: this is another architecture.")
+            raise WeightsError(f"The tensor {_short(name)} is none of GPT-2's: this is another architecture.")
     return renamed
 
 
@@ -275,7 +320,7 @@ def config_from_hugging_face(stored: Mapping[str, Any]) -> tuple[GPTConfig, bool
     What would make the model compute something other than GPT-2 is refused.
     """
     if stored["model_type"] != "gpt2":
-        raise WeightsError(f"This is a {stored['model_type']!r} model, and gptviz shows GPT-2: choose another.")
+        raise WeightsError(f"This is a {_short(stored['model_type'])!r} model, and gptviz shows GPT-2: choose another.")
     must_be: dict[str, tuple[Any, ...]] = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "layer_norm_epsilon": (1e-5,),
@@ -286,7 +331,9 @@ def config_from_hugging_face(stored: Mapping[str, Any]) -> tuple[GPTConfig, bool
     }
     for key, allowed in must_be.items():
         if key in stored and stored[key] not in allowed:
-            raise WeightsError(f"The model has {key} = {stored[key]!r}, which GPT-2 does not: choose another model.")
+            raise WeightsError(
+                f"The model has {key} = {_short(repr(stored[key]))}, which GPT-2 does not: choose another model."
+            )
     names = {"vocab_size": "vocab_size", "n_embd": "emb_dim", "n_head": "n_heads", "n_layer": "n_layers"}
     if missing := [name for name in (*names, "n_positions") if name not in stored]:
         raise WeightsError(f"config.json lacks {', '.join(missing)}: save the model again.")
@@ -341,6 +388,47 @@ def config_from_tensors(
 
 
 # --- checks ------------------------------------------------------------------------------------
+
+
+def check_memory(n_bytes: int) -> None:
+    """Raise `TooLargeError` if this machine has not so much free memory: the system ends a process that takes it."""
+    free = psutil.virtual_memory().available
+    if n_bytes > free:
+        raise TooLargeError(
+            f"This model needs {n_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free: "
+            "choose a smaller one, or close other programs."
+        )
+
+
+def _check_plain(tensors: Mapping[str, Tensor]) -> None:
+    """No tensor is of a kind that cannot be computed with, nor claims more numbers than are there."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point():
+            raise WeightsError(f"The tensor {_short(name)} does not hold plain floating-point numbers: save it again.")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"The tensor {_short(name)} claims more numbers than the file holds: save it again.")
+
+
+def _check_size(config: GPTConfig, tied_head: bool, tensors: Mapping[str, Tensor]) -> None:
+    """A few bytes of configuration can ask for any size: hold it against the file before it is built."""
+    wanted = parameter_count(config, tied_head=tied_head)
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if wanted > 10 * held:  # nearer to it, `check_tensors` names what is missing
+        raise WeightsError(
+            f"The configuration asks for {wanted:,} parameters, and the file holds {held:,}: "
+            "they are not of the same model."
+        )
+
+
+def check_finite(checkpoint: Checkpoint) -> None:
+    """Raise `WeightsError` if a weight is NaN or infinite: every number that the model gives would be none."""
+    for name, tensor in checkpoint.tensors.items():
+        if not all(end.isfinite() for end in tensor.aminmax()):  # NaN wins in both; no copy is made
+            n_broken = int((~tensor.isfinite()).sum())
+            raise WeightsError(
+                f"The weights are broken: {n_broken:,} of the {tensor.numel():,} values of {name} are NaN or infinite. "
+                "Take a checkpoint from before the training went wrong."
+            )
 
 
 @dataclass(frozen=True)

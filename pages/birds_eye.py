@@ -177,7 +177,7 @@ def show_dummy() -> None:
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     with st.spinner("Building the skeleton…"):
-        dummies = view.engine.dummy_logits([tokens, turned])
+        dummies = view.model.result(tokens, "dummy", lambda: np.stack(view.engine.dummy_logits([tokens, turned])))
     real = [view.model.trace(text).logits_at(-1) for text in (tokens, turned)]
     shape = f"[1, {len(tokens):,}, {view.engine.config['vocab_size']:,}]"
     st.dataframe(
@@ -190,7 +190,7 @@ def show_dummy() -> None:
                     "after your text": first_guess(logits),
                     "earlier tokens in reverse": first_guess(logits_turned),
                 }
-                for name, (logits, logits_turned) in ((view.engine.name, real), ("DummyGPTModel", dummies))
+                for name, (logits, logits_turned) in ((view.engine.name, real), ("DummyGPTModel", list(dummies)))
             ]
         ),
         hide_index=True,

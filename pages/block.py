@@ -10,7 +10,7 @@ from gptviz.analysis.attribution import frozen_scale, pushed_tokens
 from gptviz.analysis.neurons import neuron_effect, strongest_neurons
 from gptviz.analysis.ranking import strings_of, top_ids
 from gptviz.trace import Array
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, models, shared, state, widgets
 
 WORDS = {
     "norm1": "Before attention reads a token's vector, it is brought to mean 0 and variance 1, then scaled by a "
@@ -108,7 +108,7 @@ def show_heading(step: Step, layer: int, chosen: int) -> None:
 
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
     rows = slice(chosen, chosen + 1) if only_row else slice(None)
-    with st.spinner("Computing this step again in float64…"):
+    with st.spinner("Computing this step again in float64…"), models.turn():
         checked = check(view.trace(), view.engine, step, layer if step.in_block else None, rows)
     cells = f"{checked.n_cells:,} cells" + (" of this position" if only_row else "")
     if checked.passed:

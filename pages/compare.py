@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+import gptviz
 from gptviz import charts
 from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
 from gptviz.analysis.prediction import prediction_table
@@ -33,8 +34,12 @@ def other_model() -> LoadedModel:
     name = state.get(state.OTHER_MODEL)
     if not name:
         return view.model
-    with st.spinner("Loading the other model…"):
-        return models.untrained_twin(state.model_in_use()) if name == TWIN else models.loaded(name)
+    try:
+        with st.spinner("Loading the other model…"):
+            return models.untrained_twin(state.model_in_use()) if name == TWIN else models.loaded(name)
+    except (gptviz.WeightsError, gptviz.ConfigError) as error:
+        st.error(look.plain(str(error)), icon=":material/error:")
+        return view.model
 
 
 @st.fragment

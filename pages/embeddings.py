@@ -7,6 +7,7 @@ from gptviz.analysis.embeddings import cosine_similarity, nearest_tokens, norms,
 from gptviz.ui import look, shared, state, widgets
 
 KINDS = {"embed": "Token", "pos_embed": "Positional", "resid_pre": "Summed"}
+DIMENSIONS_SHOWN = 8
 POSITIONS_SHOWN = 256  # on each side of the picture of all positions
 
 view = shared.begin(
@@ -89,12 +90,15 @@ def show_neighbours() -> None:
     engine = view.engine
     token_column, word_column = st.columns(2)
     chosen = widgets.position(token_column, strings, "Token of the text")
-    word = word_column.text_input(
+    word_column.text_input(
         "Or any word", key=state.PROBE.name, placeholder="such as: king", help="Its first token counts; a space counts."
     )
+    word = state.get(state.PROBE)
     probe = engine.tokenize(word) if word else view.tokens[chosen : chosen + 1]
     if len(probe) > 1:
-        st.caption(f"{look.code(word)} is {len(probe)} tokens; the first is {look.code(probe.strings[0])}.")
+        st.caption(
+            f"{look.code(''.join(probe.strings))} is {len(probe)} tokens; the first is {look.code(probe.strings[0])}."
+        )
     embeddings = engine.weight("tok_emb.weight")
     id = probe.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
@@ -116,8 +120,9 @@ def show_positions() -> None:
     step = -(-len(table) // POSITIONS_SHOWN)
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
+        state.several_of(state.DIMENSIONS, table.shape[1], DIMENSIONS_SHOWN)
         dimensions = st.multiselect(
-            "Dimensions", range(table.shape[1]), key=state.DIMENSIONS.name, max_selections=8,
+            "Dimensions", range(table.shape[1]), key=state.DIMENSIONS.name, max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
         )  # fmt: skip
         look.chart(

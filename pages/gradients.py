@@ -5,6 +5,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
+import gptviz
 from gptviz import charts
 from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
 from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
@@ -86,8 +87,12 @@ def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], Load
     )  # fmt: skip
     if not asked or too_large:
         return {}
-    with st.spinner("Making an untrained model…"):
-        model = models.untrained_twin(state.model_in_use())
+    try:
+        with st.spinner("Making an untrained model…"):
+            model = models.untrained_twin(state.model_in_use())
+    except gptviz.WeightsError as error:  # no memory for a second one
+        st.error(look.plain(str(error)), icon=":material/error:")
+        return {}
     return {("untrained", "untrained without"): model}
 
 

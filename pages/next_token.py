@@ -10,7 +10,7 @@ from gptviz.analysis.prediction import prediction_table
 from gptviz.analysis.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID, Tokens
 from gptviz.trace import Trace
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import limits, look, shared, state, widgets
 
 SEVERAL = 20  # tokens that one click writes at most
 AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
@@ -35,6 +35,7 @@ def show_prediction() -> None:
     tokens = text_and_continuation()
     with st.spinner(f"Running {len(tokens):,} tokens through the model…"):
         trace = view.model.trace(tokens)
+    shared.stop_if_broken(view.model, tokens)
 
     token_column, *number_columns = st.columns([2, 1, 1, 1, 1, 1])
     chosen = widgets.position(token_column, tokens.strings, "After token")
@@ -95,7 +96,8 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
     """The text, and buttons to let the model go on with it."""
     st.subheader("Let it write")
     n_text = len(view.tokens)
-    room = view.engine.config["context_length"] - len(tokens)
+    most = limits.read().new_tokens
+    room = min(view.engine.config["context_length"] - len(tokens), most - (len(tokens) - n_text))
     is_new = len(tokens) > n_text
     with st.container(horizontal=True):
         add_one = st.button("Add one token", type="primary", disabled=not room, key="add-one")
@@ -106,7 +108,9 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
     strip = st.empty()
     with strip.container():
         show_continuation(tokens)
-    if not room:
+    if not room and len(tokens) - n_text == most:
+        st.caption(f"{most:,} tokens are the most that are written here.")
+    elif not room:
         st.caption(f"The context is full: this model sees {len(tokens):,} tokens.")
     if add_one:
         probabilities = next_token_probabilities(trace.logits_at(-1), **how)
@@ -115,7 +119,7 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
     n_left = min(room, SEVERAL if add_several else state.to_write(view.tokens.ids))
     if n_left:
         st.button("Stop", icon=":material/stop:", key="stop", on_click=stop_writing)
-        for token in view.engine.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
+        for token in view.model.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
             n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
             state.write(n_left, behind=view.tokens.ids)
             add_token(token.id)

@@ -5,10 +5,13 @@ import streamlit as st
 
 from gptviz.ui import look, shared, state
 
+LONGEST_WORD = 256  # bytes: the work grows with the square
+
 view = shared.begin(
     "Tokens",
     "The model does not read letters: the text is cut into **tokens**, each with an **id** from 0 to 50,256. "
     "`␣` is a space, `↵` a new line; a character outside of English may need several tokens.",
+    numbers=False,
 )
 tokens = view.tokens
 look.token_strip(tokens)
@@ -46,7 +49,10 @@ st.dataframe(
 def show_merges() -> None:
     """One word's way from bytes to tokens, merge by merge."""
     tokenizer = view.engine.tokenizer
-    words = list(dict.fromkeys(word for word in tokenizer.words(text) if len(word.encode(errors="replace")) > 1))
+    n_bytes = {word: len(word.encode(errors="replace")) for word in tokenizer.words(text)}
+    words = [word for word, size in n_bytes.items() if 1 < size <= LONGEST_WORD]
+    if max(n_bytes.values()) > LONGEST_WORD:
+        st.caption(f"Words of more than {LONGEST_WORD} bytes are not taken apart here.")
     if not words:
         st.caption("No word of this text has more than one byte, so there is nothing to merge.")
         return

@@ -33,7 +33,7 @@ def free_port():
 
 
 @contextmanager
-def app_server(folder, **environment):
+def app_server(folder, *, options=("--server.address", "127.0.0.1"), **environment):
     """Serve app.py while inside; gives its address. What it prints stands in `folder`/log."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -42,7 +42,7 @@ def app_server(folder, **environment):
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GPTVIZ_", "STREAMLIT_"))}
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
+    command += ["--server.port", str(port), *options]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=kept | environment, stdout=log, stderr=log)
         try:

@@ -26,8 +26,11 @@ class Hub:
     url: str = ""
     status: int = 200  # of every answer, where it is no 200
     cut_after: int | None = None  # the next body of a large file breaks off after so many bytes; once
+    cut_always: bool = False  # and every later one too
     damaged: frozenset = frozenset()  # file names whose bodies have a wrong byte in the middle
+    instead: dict = field(default_factory=dict)  # file name -> what is sent in its place, under its ETag
     seconds_a_chunk: float = 0.0
+    silent: threading.Event = field(default_factory=threading.Event)  # set: it takes requests and does not answer
     commit: str = COMMIT
     requests: list = field(default_factory=list)  # (method, file, Range or None)
 
@@ -69,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo, revision, file = match.groups() if match else ("", "", "")
         self.hub.requests.append((self.command, file, self.headers.get("Range")))
         content = self.hub.files.get(f"{repo}/{file}")
+        while self.hub.silent.is_set():
+            time.sleep(0.02)
         if self.hub.status != 200:
             self._refuse(self.hub.status, "")
         elif not any(name.startswith(f"{repo}/") for name in self.hub.files):
@@ -88,14 +93,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, file, content):
-        start = 0
+        start, etag = 0, etag_of(content)
+        content = self.hub.instead.get(file, content)
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start = int(asked[1])
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{etag_of(content)}"')
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", self.hub.commit)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -108,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         end = len(content)
         if self.hub.cut_after is not None and len(content) >= LARGE:
-            end, self.hub.cut_after = start + self.hub.cut_after, None
+            end = min(end, start + self.hub.cut_after)
+            self.hub.cut_after = self.hub.cut_after if self.hub.cut_always else None
         for at in range(start, end, 1 << 16):
             self.wfile.write(content[at : min(at + (1 << 16), end)])
             time.sleep(self.hub.seconds_a_chunk)

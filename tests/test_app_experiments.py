@@ -93,7 +93,7 @@ def test_an_unchanged_text_is_run_once_for_each_set_of_parts(monkeypatch):
     app = open_page("ablation", text="A text that only this test switches off.")
     app.multiselect(key="off").set_value([]).run()
     app.multiselect(key="off").set_value(["L5H2"]).run()
-    assert runs == [(Part("head", 5, 2),), ()]
+    assert runs == [(), (Part("head", 5, 2),)]
 
 
 # --- patching ----------------------------------------------------------------------------------

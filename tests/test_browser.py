@@ -9,7 +9,6 @@ from hub_server import serving
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
 from gptviz.charts import DARK, LIGHT
-from gptviz.tokens import gpt2_tokenizer
 
 pytestmark = pytest.mark.browser
 
@@ -20,7 +19,6 @@ PAGES = {
 }
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 TEXT = "The cat sat on the mat. The cat"
-SCRIPTS = '<script>window.hacked=1</script><img src=x onerror="window.hacked=1"> **b** $x$'
 
 
 def number(tab, label):
@@ -125,18 +123,6 @@ def test_a_copied_link_opens_the_same_view(tab, new_tab):
     other.page.goto(tab.page.url)
     other.settle()
     assert other.chart("attention-map").data() == tab.chart("attention-map").data()
-
-
-@EVERY_PAGE
-def test_a_texts_scripts_are_text(tab, page):
-    ids = gpt2_tokenizer().encode(SCRIPTS).ids
-    tab.open(page, text=SCRIPTS, continuation="-".join(str(id) for id in ids))
-    tab.check()
-    assert tab.text == SCRIPTS
-    assert tab.page.evaluate("window.hacked") is None
-    assert tab.page.locator("img[src=x]").count() == 0
-    if page in ("tokens", "next_token"):
-        assert "script" in tab.page.get_by_test_id("stMain").inner_text()
 
 
 # --- attention by hand ------------------------------------------------------------------------------

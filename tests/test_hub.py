@@ -205,7 +205,7 @@ print(json.dumps({"ids": engine.run("Once upon a time").top_k(k=3)["id"].tolist(
 """
 
 
-def start(url, home):
+def start(url, home, code=LOAD):
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {
         "PYTHONPATH": str(ROOT),
@@ -215,7 +215,7 @@ def start(url, home):
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", LOAD], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

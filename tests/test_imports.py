@@ -42,7 +42,7 @@ ALLOWED = {
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
     "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
-    "gptviz/weights.py": {"torch", "safetensors", "gptviz.config", "gptviz.model"},
+    "gptviz/weights.py": {"psutil", "torch", "safetensors", "gptviz.config", "gptviz.model"},
     "gptviz/trace.py": {
         "numpy",
         "pandas",

@@ -130,7 +130,7 @@ def _groups(
 
 def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_]]]:
     """(line width, which lines) for each level of weight that occurs."""
-    level = np.minimum((weights * _LEVELS).astype(int), _LEVELS - 1)
+    level = np.minimum((np.clip(weights, 0, 1) * _LEVELS).astype(int), _LEVELS - 1)
     return [(0.6 + 8.0 * (number + 0.5) / _LEVELS, level == number) for number in np.unique(level)]
 
 

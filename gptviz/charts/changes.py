@@ -1,6 +1,5 @@
 """What an experiment does: parts switched off, predictions before and after, runs that scatter."""
 
-import html
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from .attention import attention_map
-from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, labels, largest, room, style
 
 
 def switch_board(
@@ -67,7 +66,7 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
                 x=table[column],
                 y=positions,
                 orientation="h",
-                name=html.escape(name, quote=False),
+                name=escaped(name),
                 marker={"color": color},
                 text=labels(tokens),
                 textposition="none",
@@ -141,7 +140,7 @@ def dropped_map(
 
     `pattern` is the same before dropout. What is left is larger than before: colours end at the largest.
     """
-    figure = attention_map(dropped, strings, highest=max(1.0, float(dropped.max())), theme=theme)
+    figure = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
     queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
     figure.add_trace(
         go.Scatter(

@@ -1,7 +1,6 @@
 """All heads at once: as small maps, and as a grid coloured by a score."""
 
 import base64
-import html
 import io
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import FONT_SIZE, LIGHT, Theme, style
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, style
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; weights have the 255 before
@@ -111,7 +110,7 @@ def _add_clickable(
 ) -> None:
     """A see-through square on every head: Streamlit reports clicks on points, not on heat maps or images."""
     layers, heads = np.divmod(np.arange(len(x) * len(y)), len(x))
-    told = "" if values is None else f"<br>{html.escape(what)} <b>%{{text}}</b>"
+    told = "" if values is None else f"<br>{escaped(what)} <b>%{{text}}</b>"
     figure.add_trace(
         go.Scatter(
             x=x[heads],

@@ -1,13 +1,12 @@
 """Heat maps of numbers per token: activations over dimensions, similarities, and layer by position."""
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, largest, room, style, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -65,13 +64,13 @@ def token_pair_map(
     values = np.asarray(values, dtype=np.float32)
     if masked:
         values = np.where(np.tri(len(values), dtype=bool), values, np.nan)
-    largest = limit or float(np.nanmax(np.abs(values))) or 1.0
+    end = limit or largest(values)
     figure = go.Figure(
         go.Heatmap(
             z=values,
             zmid=0,
-            zmin=-largest,
-            zmax=largest,
+            zmin=-end,
+            zmax=end,
             colorscale=theme.diverging,
             hoverongaps=False,
             colorbar=_colorbar(what),
@@ -136,11 +135,11 @@ def depth_map(
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
     """Lines within a cell are apart by newlines in the data; Plotly wants `<br>`."""
-    return [[html.escape(cell, quote=False).replace("\n", "<br>") for cell in row] for row in strings.tolist()]
+    return [[escaped(cell).replace("\n", "<br>") for cell in row] for row in strings.tolist()]
 
 
 def _limits(values: NDArray[np.floating]) -> dict[str, float]:
-    end = float(np.nanpercentile(np.abs(values), 99.5)) or 1.0
+    end = largest(values, 99.5)
     return {"zmin": -end, "zmax": end}
 
 

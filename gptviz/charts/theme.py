@@ -1,16 +1,19 @@
 """One look for all charts: colours that colour-blind people tell apart, large type, light and dark."""
 
-import html
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 FONT_SIZE = 15  # legible from the back row
 _LONGEST_LABEL = 18  # characters
 MAX_LABELS = 36  # token labels on one axis, before they run into each other
 LABELS_OF_LONG_TEXTS = 24  # also where a chart has half the page
+# What Plotly reads in a text: tags, entities, formulas (where a notebook has MathJax), and %{...} in a hover template.
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"})
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,23 @@ def labels(strings: Sequence[str]) -> list[str]:
 
     Few tokens are longer than what is shown; their ends are cut.
     """
-    return [html.escape(_cut(string), quote=False) for string in strings]
+    return [escaped(_cut(string)) for string in strings]
+
+
+def labels_in_3d(strings: Sequence[str]) -> list[str]:
+    """The same for text in WebGL, where tags are read and entities are not: an invisible character breaks a tag."""
+    return [_cut(string).replace("<", "<\u2060") for string in strings]
+
+
+def escaped(string: str) -> str:
+    """A string that Plotly shows as it is."""
+    return string.translate(_MARKUP)
+
+
+def largest(values: NDArray[np.floating], percentile: float = 100) -> float:
+    """Where a scale centred on zero ends: the largest absolute value, leaving out what is no number; never 0."""
+    finite = np.abs(values[np.isfinite(values)])
+    return float(np.percentile(finite, percentile)) or 1.0 if finite.size else 1.0
 
 
 def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:

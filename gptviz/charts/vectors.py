@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, labels, labels_in_3d, room, style, token_axis
 
 _LEGEND = 70  # pixels above a chart for up to two rows of names
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
@@ -28,7 +28,7 @@ def token_lines(
                 marker={"size": 8},
                 hovertemplate=f"<b>%{{x}}</b><br>{name} %{{y:.4f}}<extra></extra>",
             )
-            for number, (name, values) in enumerate(series.items())
+            for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ]
     )
     style(figure, theme, height=320, bottom=room(strings, slanted=True), top=_LEGEND)
@@ -69,6 +69,8 @@ def principal_scatter(
         figure.update_yaxes(title_text=titles[1])
         return figure
     x, y, z = coordinates.T
+    common |= {"text": labels_in_3d(strings), "hovertext": common["text"]}
+    common["hovertemplate"] = "<b>%{hovertext}</b>, position %{customdata}<extra></extra>"
     figure = style(go.Figure(go.Scatter3d(x=x, y=y, z=z, **common)), theme, height=560, left=0, bottom=0)
     axes = (
         {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "backgroundcolor": "rgba(0,0,0,0)"}
@@ -178,7 +180,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
                 line={"color": colors[number % len(colors)], "width": 1.5},
                 hovertemplate=f"dimension %{{x}}<br>{name} <b>%{{y:.5f}}</b><extra></extra>",
             )
-            for number, (name, values) in enumerate(series.items())
+            for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ]
     )
     style(figure, theme, height=280, top=_LEGEND)
@@ -223,7 +225,8 @@ def value_bars(
 
 def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: Theme = LIGHT) -> go.Figure:
     """The GELU curve, with values of a token's neurons on it: `pre` and `post` are [neuron]."""
-    low, high = min(-4.0, float(np.min(pre))), max(3.0, float(np.max(pre)))
+    ends = pre[np.isfinite(pre)]
+    low, high = float(np.min(ends, initial=-4.0)), float(np.max(ends, initial=3.0))
     x = np.linspace(low, high, 300)
     curve = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     figure = go.Figure(

@@ -1,6 +1,7 @@
 """How things are drawn: charts in the mode's colours, tokens as coloured chips."""
 
 import html
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from gptviz.tokens import Tokens
 
 # Okabe and Ito's hues, see-through, so that they work on white and on black.
 _CHIP_COLORS = ("86,180,233", "230,159,0", "0,158,115", "204,121,167", "240,228,66", "213,94,0")
+_JOINER = "\u2060"  # takes no room, and joins no words that were apart
 _BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;">{}</div>'
 
 
@@ -90,9 +92,21 @@ def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence
 
 def code(string: str) -> str:
     """A token's string as Markdown code, whatever is in it."""
+    string = string.replace(":material/", f":{_JOINER}material/")  # Streamlit replaces it in code too
     fence = "`" * (string.count("`") + 1)
     pad = " " if "`" in string else ""
     return f"{fence}{pad}{string}{pad}{fence}"
+
+
+def plain(text: str) -> str:
+    """A sentence with names of files or tensors in it, as Markdown that shows it as it is.
+
+    Shortcodes, addresses and arrows are looked for when the backslashes are gone, and a list's sign where the
+    text begins: an invisible character breaks them.
+    """
+    text = re.sub(r"[\\`*_{}\[\]<>#~$&|]", r"\\\g<0>", " ".join(text.split()))
+    breaks = r":(?=\S)|@|www(?=\.)|^(?=\W|\d)|(?<=\s)(?=\\?[<>~-])"
+    return re.sub(breaks, rf"\g<0>{_JOINER}", text, flags=re.IGNORECASE)
 
 
 def pieces(parts: Sequence[bytes]) -> None:

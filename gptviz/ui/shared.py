@@ -9,11 +9,13 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 import gptviz
+from gptviz.analysis.finite import not_finite
 from gptviz.interventions import Part
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
-from gptviz.ui import look, models, state
+from gptviz.ui import limits, look, models, state
 from gptviz.ui.models import LoadedModel
+from gptviz.weights import TooLargeError, check_memory
 
 EXAMPLE = "The little dog ran to the river. The little dog"
 
@@ -39,6 +41,11 @@ class View:
 
 def controls() -> None:
     """Draw the shared controls in the sidebar."""
+    try:
+        limits.read()
+    except limits.LimitsError as error:
+        st.error(look.plain(str(error)), icon=":material/error:")
+        st.stop()
     state.one_of(state.MODEL, models.names())
     with st.sidebar:
         st.text_area(
@@ -69,15 +76,46 @@ def controls() -> None:
         look.follow_mode()
 
 
-def begin(title: str, explanation: str) -> View:
+def begin(title: str, explanation: str, *, numbers: bool = True) -> View:
     """Begin a page: its heading, and the model and tokens in question.
 
-    Where there is nothing to show, it says what to do, and ends the page.
+    Where there is nothing to show, it says what to do, and ends the page; so also where the page would show the
+    `numbers` of a model that gives none.
     """
     _go_through_router()
     st.title(title)
     st.markdown(explanation)
-    return _view()
+    view = _view()
+    if numbers:
+        view.trace()
+        stop_if_broken(view.model, view.tokens)
+    elif view.tokens.ids in view.model.traces:
+        tell_if_broken(view.model, view.tokens)
+    return view
+
+
+def tell_if_broken(model: LoadedModel, tokens: Tokens) -> bool:
+    """Say so where this text's run gave NaN or infinite numbers."""
+    table = model.result(tokens, "not finite", lambda: not_finite(model.trace(tokens)))
+    broken = table[table["broken"] > 0]
+    if broken.empty:
+        return False
+    first = broken.iloc[0]
+    st.error(
+        f"This model's numbers are broken: {first['broken']:,} of {first['values']:,} values {first['where']} are NaN "
+        "or infinite, and so is what follows from them. Choose another model, or a checkpoint from before its training "
+        "went wrong.",
+        icon=":material/error:",
+    )
+    st.dataframe(table, hide_index=True)
+    return True
+
+
+def stop_if_broken(model: LoadedModel, tokens: Tokens) -> None:
+    """End the page there: such numbers are not drawn as if they were fine."""
+    if tell_if_broken(model, tokens):
+        finish()
+        st.stop()
 
 
 def _go_through_router() -> None:
@@ -97,6 +135,11 @@ def _view() -> View:
     tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
     if state.too_long_for_link():
         st.caption("This text is too long for a link: the page's address leaves it out.")
+    if state.text_left_out():
+        st.warning(
+            f"The text has {state.text_left_out():,} characters more than this app takes: the last ones are left out.",
+            icon=":material/content_cut:",
+        )
     if not tokens.ids:
         _empty()
     n_left_out = max(0, len(tokens) - config["context_length"])
@@ -135,14 +178,17 @@ def _model() -> LoadedModel:
     wanted = state.get(state.MODEL)
     if models.on_disk(wanted):
         try:
-            with st.spinner(f"Loading {models.title(wanted)}…"):
+            with st.spinner(f"Loading {look.plain(models.title(wanted))}…"):
                 model = models.loaded(wanted)
             _check_vocabulary(model.engine)
             state.use_model(wanted)
             return model
         except (gptviz.WeightsError, gptviz.ConfigError) as error:
-            st.error(str(error), icon=":material/error:")
-            st.caption(f"{models.title(state.model_in_use())} stays in use.")
+            st.error(look.plain(str(error)), icon=":material/error:")
+            if not isinstance(error, TooLargeError) and models.remove_damaged(wanted):
+                st.warning("The file was damaged on this machine, and was removed.", icon=":material/delete:")
+                _offer_download(wanted)
+            st.caption(f"{look.plain(models.title(state.model_in_use()))} stays in use.")
     else:
         _offer_download(wanted)
     return models.loaded(state.model_in_use())
@@ -164,8 +210,12 @@ def _offer_download(name: str) -> None:
     with st.container(border=True):
         st.markdown(
             f"**{known.title}** is not on this machine yet: about {models.gigabytes(known.n_bytes)} to download, once. "
-            f"Below you see {in_use}."
+            f"Below you see {look.plain(in_use)}."
         )
+        try:
+            check_memory(known.n_bytes)
+        except TooLargeError as error:
+            st.warning(look.plain(str(error)), icon=":material/memory_alt:")
         asked = st.button(f"Download {known.title}", type="primary", icon=":material/download:")
         if asked or models.download_under_way(name):
             _show_download(name)
@@ -184,7 +234,7 @@ def _show_download(name: str) -> None:
     try:
         download.future.result()
     except gptviz.DownloadError as error:
-        st.error(str(error), icon=":material/cloud_off:")
+        st.error(look.plain(str(error)), icon=":material/cloud_off:")
         return
     st.rerun()
 

@@ -13,6 +13,7 @@ import streamlit as st
 
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
+from gptviz.ui import limits
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
@@ -142,9 +143,14 @@ def _from_url(setting: Setting[Value]) -> Value:
 
 
 def get(setting: Setting[Value]) -> Value:
-    """The setting's value now."""
+    """The setting's value now; of a text, as much as the app takes."""
     value: Value = st.session_state[setting.name]
-    return value
+    return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def text_left_out() -> int:
+    """How many characters of the text are more than the app takes."""
+    return max(0, len(st.session_state[TEXT.name]) - limits.read().text)
 
 
 def put(setting: Setting[Value], value: Value) -> None:
@@ -155,7 +161,7 @@ def put(setting: Setting[Value], value: Value) -> None:
 def within(setting: Setting[Any], low: float, high: float) -> Any:
     """Bring a number into the range that this text and model have, before its widget is drawn."""
     value = get(setting)
-    fitting = min(max(value, low), high) if not math.isnan(value) else setting.default
+    fitting = setting.default if isinstance(value, float) and math.isnan(value) else min(max(value, low), high)
     _tell_if_changed(setting, value, fitting)
     put(setting, fitting)
     return fitting
@@ -175,9 +181,23 @@ def choose_position(position: int, n_tokens: int) -> None:
     put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
 
 
+def several_of(setting: Setting[list[int]], n_options: int, most: int) -> list[int]:
+    """Make sure that the setting has `most` numbers below `n_options` at most, before its widget is drawn."""
+    value = get(setting)
+    fitting = [number for number in dict.fromkeys(value) if number < n_options][:most]
+    _tell_if_changed(setting, _join(value), _join(fitting) or "none of these")
+    put(setting, fitting)
+    return fitting
+
+
 def continuation(vocab_size: int) -> tuple[int, ...]:
     """The ids that the model went on with; a link's are dropped where the model has no such tokens."""
     ids = get(CONTINUATION)
+    most = limits.read().new_tokens
+    if len(ids) > most:
+        _notice(f"The link's continuation has {len(ids):,} tokens; the first {most:,} are shown.")
+        ids = ids[:most]
+        put(CONTINUATION, ids)
     if ids and max(ids) >= vocab_size:
         _notice("The link's continuation has tokens that this model does not know, so it is left out.")
         put(CONTINUATION, ())
@@ -218,7 +238,8 @@ def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
     if setting.name in st.session_state[_UNCHECKED]:
         st.session_state[_UNCHECKED].discard(setting.name)
         if fitting != value:
-            _notice(f"The link asks for {setting.name} {value}; the nearest here is {fitting}.")
+            asked = str(value) if len(str(value)) <= 30 else f"{str(value)[:30]}…"
+            _notice(f"The link asks for {setting.name} {asked}; the nearest here is {fitting}.")
 
 
 def some_of(setting: Setting[list[str]], options: list[str]) -> list[str]:

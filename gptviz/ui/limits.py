@@ -1,0 +1,49 @@
+"""What the person who starts the app allows: settings in the environment, for a demo that anybody may use."""
+
+import os
+from dataclasses import dataclass
+
+import gptviz
+
+
+class LimitsError(ValueError):
+    """A setting that cannot be read; the message says which, and what to change."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings as they are now. SECURITY.md has them as a table."""
+
+    text: int  # characters that are looked at
+    new_tokens: int  # that the model writes behind a text
+    computations: int  # at the same time
+    waiting: int  # computations that may wait for their turn
+    models: frozenset[str]  # of the named ones; the bundled one always
+
+
+def read() -> Limits:
+    """Read them. Raises `LimitsError`."""
+    return Limits(
+        text=_number("GPTVIZ_MAX_TEXT", 100_000),
+        new_tokens=_number("GPTVIZ_MAX_NEW_TOKENS", 1024),
+        computations=_number("GPTVIZ_MAX_COMPUTATIONS", 2),
+        waiting=_number("GPTVIZ_MAX_WAITING", 20),
+        models=_models("GPTVIZ_ALLOWED_MODELS"),
+    )
+
+
+def _number(variable: str, usual: int) -> int:
+    word = os.environ.get(variable, "")
+    if not word:
+        return usual
+    if not word.isascii() or not word.isdigit() or not 0 < int(word[:10]) < 10**9:
+        raise LimitsError(f"{variable} is {word[:50]!r}: make it a whole number from 1 to 999,999,999.")
+    return int(word)
+
+
+def _models(variable: str) -> frozenset[str]:
+    words = os.environ.get(variable, "")
+    names = frozenset(name.strip() for name in words.split(",") if name.strip())
+    if unknown := sorted(names - set(gptviz.MODELS)):
+        raise LimitsError(f"{variable} names {unknown[0][:50]!r}: known are {', '.join(gptviz.MODELS)}.")
+    return (names or frozenset(gptviz.MODELS)) | {"story-gpt"}

@@ -1,0 +1,225 @@
+"""Sessions at the same time give what each gives alone; caches keep within their bytes, whatever is asked of them."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tiny import tiny_engine
+
+from gptviz.analysis.lens import lens
+from gptviz.analysis.patching import Question, patched_differences
+from gptviz.analysis.prediction import prediction_table
+from gptviz.cache import ByteCache
+from gptviz.hooks import ACTIVATIONS, PER_LAYER
+from gptviz.interventions import Part
+from gptviz.ui import models
+from gptviz.ui.models import LoadedModel
+
+# --- sessions ---------------------------------------------------------------------------------------
+
+
+def look(model, tokens):
+    trace = model.trace(tokens)
+    return [trace["pattern", 1], trace["mlp_out", 2], trace["embed"], trace.logits_at(0)]
+
+
+def read(model, tokens):
+    trace = model.trace(tokens)
+    table = model.result(tokens, "prediction", lambda: prediction_table(trace))
+    grid = model.result(tokens, "lens", lambda: lens(trace, model.engine, positions=slice(0, 4)))
+    return [table["surprisal_nats"].to_numpy(), grid.ids, grid.probabilities]
+
+
+def write(model, tokens):
+    return [np.array([token.id for token in model.generate(tokens, 6, temperature=0.8, seed=3)])]
+
+
+def switch_off(model, tokens):
+    off = (Part("head", 0, 1), Part("mlp", 1), Part("shortcut1", 2))
+    traces = [model.trace(tokens, off), model.trace(tokens, off[:2], by_mean=True)]
+    return [array for trace in traces for array in (trace["z", 0], trace["resid_post", 2], trace.logits_at(-1))]
+
+
+def drop_out(model, tokens):
+    return list(
+        model.engine.dropout_runs(tokens, 0.4, range(2), seed=len(tokens), layer=1, head=0, places=["attention"])
+    )
+
+
+def patch(model, tokens):
+    corrupted = model.engine.tokenizer.tokens((*tokens.ids[:-1], 5))
+    question = Question(model.trace(tokens), model.trace(corrupted), 7, 8)
+    return [patched_differences(question, model.engine, kind, 1) for kind in ("resid_pre", "z")]
+
+
+def go_back(model, tokens):
+    return [np.array(list(model.engine.gradient_norms(tokens)[1].values()))]
+
+
+# What a session does: a function (model, tokens) -> arrays.
+DOES = [look, read, write, switch_off, drop_out, patch, go_back]
+N_SESSIONS = 16
+
+
+@pytest.fixture(scope="module")
+def loaded_models():
+    return [lambda seed=seed: LoadedModel(tiny_engine(seed, n_layers=3 + seed % 2)) for seed in range(4)]
+
+
+def sessions(loaded):
+    """16 sessions: each has a text of its own, one of four models, and does everything, each from another start."""
+    for number in range(N_SESSIONS):
+        model = loaded[number % len(loaded)]
+        tokens = model.engine.tokenize(f"{' the' * (number + 2)} cat number {number}")
+        first = number % len(DOES)
+        yield model, tokens, DOES[first:] + DOES[:first]
+
+
+def run(session, wait=lambda: None):
+    model, tokens, does = session
+    wait()
+    return [array for act in does for array in act(model, tokens)]
+
+
+@pytest.mark.parametrize("at_once", ["2", *(pytest.param(number, marks=pytest.mark.slow) for number in ("1", "16"))])
+def test_16_sessions_get_what_each_gets_alone(loaded_models, monkeypatch, at_once):
+    monkeypatch.setenv("GPTVIZ_MAX_COMPUTATIONS", at_once)
+    alone = [run(session) for session in sessions([make() for make in loaded_models])]
+    shared = [make() for make in loaded_models]
+    together = threading.Barrier(N_SESSIONS)
+    with ThreadPoolExecutor(N_SESSIONS) as pool:
+        futures = [pool.submit(run, session, lambda: together.wait(30)) for session in sessions(shared)]
+        results = [future.result(120) for future in futures]
+    for expected, found in zip(alone, results, strict=True):
+        assert len(expected) == len(found) > 8
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert models._gate(int(at_once), 20)._line == []
+
+
+def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):
+    shared = loaded_models[0]()
+    tokens = shared.engine.tokenize("the same text for all of them")
+    together = threading.Barrier(N_SESSIONS)
+    with ThreadPoolExecutor(N_SESSIONS) as pool:
+        futures = [pool.submit(run, (shared, tokens, [look]), lambda: together.wait(30)) for _ in range(N_SESSIONS)]
+        first, *others = [future.result(60) for future in futures]
+    assert all(one is other for found in others for one, other in zip(first, found, strict=True))
+
+
+# --- caches -----------------------------------------------------------------------------------------
+
+
+class AnyUseOfACache(RuleBasedStateMachine):
+    """A cache of 100 bytes, used at random, beside a dict in order of use."""
+
+    keys = st.integers(0, 12)
+    sizes = st.one_of(st.integers(0, 40), st.sampled_from([99, 100, 101, 10_000]))
+
+    def __init__(self):
+        super().__init__()
+        self.cache = ByteCache(100, len)
+        self.expected = {}
+
+    def used(self, key, size):
+        known = self.expected.pop(key, None)
+        if known is not None or size <= 100:
+            self.expected[key] = size if known is None else known
+        while sum(self.expected.values()) > 100:
+            del self.expected[next(iter(self.expected))]
+
+    @rule(key=keys, size=sizes)
+    def get(self, key, size):
+        value = self.cache.get(key, lambda: bytes(size))
+        assert len(value) == self.expected.get(key, size)
+        self.used(key, size)
+
+    @rule(key=keys)
+    def fail(self, key):
+        def make():
+            raise ZeroDivisionError
+
+        if key in self.expected:
+            self.cache.get(key, make)
+            self.used(key, 0)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                self.cache.get(key, make)
+
+    @rule(outer=keys, inner=keys, size=sizes)
+    def make_one_from_another(self, outer, inner, size):
+        if outer != inner:
+            self.cache.get(outer, lambda: self.cache.get(inner, lambda: bytes(size)) + b"")
+            self.take_over_order()
+
+    @rule(keys=st.lists(keys, min_size=2, max_size=6), size=st.integers(0, 60))
+    def get_many_at_once(self, keys, size):
+        with ThreadPoolExecutor(len(keys)) as pool:
+            list(pool.map(lambda key: self.cache.get(key, lambda: bytes(size)), keys))
+        self.take_over_order()
+
+    def take_over_order(self):
+        """Where several were asked for at once, which was last is not told."""
+        self.expected = {key: self.cache._sizes[key] for key in self.cache._futures}
+
+    @invariant()
+    def it_holds_no_more_than_it_may(self):
+        assert self.cache.size <= 100
+
+    @invariant()
+    def it_holds_what_was_used_last(self):
+        assert {key for key in range(13) if key in self.cache} == set(self.expected)
+        assert self.cache.size == sum(self.expected.values())
+
+
+TestAnyUseOfACache = AnyUseOfACache.TestCase
+TestAnyUseOfACache.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class AnyUseOfAModel(RuleBasedStateMachine):
+    """A model with room for few traces and results, whose texts and activations are asked for at random."""
+
+    engine = tiny_engine()
+    texts = st.integers(1, 9)
+
+    def __init__(self):
+        super().__init__()
+        self.model = LoadedModel(
+            self.engine,
+            ByteCache(14_000_000, lambda trace: trace.max_bytes),
+            ByteCache(100_000, lambda result: result.nbytes),
+        )
+        self.traces = {}
+
+    @rule(n_tokens=texts)
+    def run_a_text(self, n_tokens):
+        self.traces[n_tokens] = self.model.trace(self.engine.tokenize(" the" * n_tokens))
+
+    @precondition(lambda self: self.traces)
+    @rule(name=st.sampled_from(sorted(ACTIVATIONS)), layer=st.integers(0, 2), data=st.data())
+    def look_at_it(self, name, layer, data):
+        trace = self.traces[data.draw(st.sampled_from(sorted(self.traces)))]
+        array = trace[name, layer] if name in PER_LAYER else trace[name]
+        assert not array.flags.writeable
+        assert len(array) == (4 if name in ("pattern", "attn_scores") else len(trace))
+
+    @rule(n_tokens=texts, size=st.integers(0, 60_000))
+    def work_something_out(self, n_tokens, size):
+        tokens = self.engine.tokenize(" the" * n_tokens)
+        assert self.model.result(tokens, size, lambda: np.zeros(size, dtype=np.int8)).nbytes == size
+
+    @invariant()
+    def no_cache_holds_more_than_it_may(self):
+        assert self.model.traces.size <= 14_000_000
+        assert self.model._results.size <= 100_000
+        for trace in self.traces.values():
+            held = sum(array.nbytes for array in trace._stream) + trace._last_logits.nbytes + trace._derived.size
+            assert held <= trace.max_bytes
+
+
+TestAnyUseOfAModel = AnyUseOfAModel.TestCase
+TestAnyUseOfAModel.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
