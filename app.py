@@ -15,7 +15,7 @@ PAGES = [
 ]
 
 st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
-look.less_white_space()
+look.page_style()
 state.start()
 page = st.navigation(PAGES, position="top")
 shared.controls()
