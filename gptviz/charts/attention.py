@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, figure, labels, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, room, token_axis
 
 _LEVELS = 8  # widths that lines come in: one trace a level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
@@ -44,7 +44,7 @@ def attention_map(
             hoverongaps=False,
             xgap=1 if n_tokens <= 64 else 0,
             ygap=1 if n_tokens <= 64 else 0,
-            colorbar={"title": {"text": what}, "thickness": 14, "outlinewidth": 0},
+            colorbar=colorbar(what),
             hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import LIGHT, Theme, figure
+from .theme import LIGHT, Theme, colorbar, figure
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; weights have the 255 before
@@ -71,7 +71,7 @@ def head_grid(
                 zmax=high,
                 zmid=0 if signed else None,
                 colorscale=theme.diverging if signed else theme.sequential,
-                colorbar={"title": {"text": what}, "thickness": 14, "outlinewidth": 0},
+                colorbar=colorbar(what),
                 xgap=2,
                 ygap=2,
                 hoverinfo="skip",

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, figure, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, room, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -34,7 +34,7 @@ def dimension_map(
             zmid=0,
             **_limits(values),
             colorscale=theme.diverging,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             hovertemplate=f"<b>%{{y}}</b><br>{across} <b>%{{x}}</b><br>{what} <b>%{{z:.5f}}</b><extra></extra>",
         ),
         theme,
@@ -74,7 +74,7 @@ def token_pair_map(
             zmax=largest,
             colorscale=theme.diverging,
             hoverongaps=False,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,
@@ -116,7 +116,7 @@ def depth_map(
             zmax=high,
             zmid=0 if signed else None,
             colorscale=theme.diverging if signed else theme.sequential,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             xgap=1,
             ygap=1,
             text=None if text is None or values.size > _MAX_TEXT_CELLS else _escaped(text),
@@ -147,10 +147,6 @@ def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
 def _limits(values: NDArray[np.floating]) -> dict[str, float]:
     end = float(np.nanpercentile(np.abs(values), 99.5)) or 1.0
     return {"zmin": -end, "zmax": end}
-
-
-def _colorbar(title: str) -> dict[str, object]:
-    return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0}
 
 
 def _height(n_tokens: int) -> int:

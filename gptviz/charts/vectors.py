@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, figure, labels, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, room, token_axis
 
 _LEGEND: dict[str, Any] = {
     "top": 70,  # pixels above a chart for up to two rows of names
@@ -126,7 +126,7 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
             zmax=1,
             zmid=0,
             colorscale=theme.diverging,
-            colorbar={"title": {"text": "cosine"}, "thickness": 14, "outlinewidth": 0},
+            colorbar=colorbar("cosine"),
             hovertemplate="positions %{y} and %{x}<br>cosine <b>%{z:.3f}</b><extra></extra>",
         ),
         theme,
