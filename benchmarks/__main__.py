@@ -2,9 +2,15 @@
 
 import argparse
 
-from benchmarks import causes, redraw
+from benchmarks import causes, edit, redraw, start
 
-PARTS = {"causes": causes.run, "redraw": redraw.run}
+PARTS = {
+    "causes": causes.run,
+    "redraw": redraw.run,
+    "long": redraw.run_long,
+    "edit": edit.run,
+    "start": start.run,
+}
 
 
 def main() -> None:

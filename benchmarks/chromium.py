@@ -119,6 +119,27 @@ def in_turns(acts: Mapping[str, Callable[[int], tuple[float, float]]], steps: in
     return row
 
 
+def with_ratios(row: dict[str, Any]) -> dict[str, Any]:
+    """Add ours to the bare pages', by both clocks."""
+    bare = [kind for kind in ("plain", "same") if f"{kind}_ms" in row]
+    return row | {
+        f"to_{kind}{clock}": row[f"ours{clock}_ms"] / row[f"{kind}{clock}_ms"]
+        for kind in bare
+        for clock in ("", "_all")
+    }
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line; in brackets by the second clock."""
+    line = "{page:11}{what:20}{charts:2} charts {ours_ms:5.0f} ({ours_all_ms:5.0f}) ms".format(**row)
+    for kind in ("plain", "same"):
+        if f"to_{kind}" in row:
+            ms, ms_all, ratio, ratio_all = (row[name] for name in (
+                f"{kind}_ms", f"{kind}_all_ms", f"to_{kind}", f"to_{kind}_all"))  # fmt: skip
+            line += f"   {kind} {ms:4.0f} ({ms_all:4.0f}) ms {ratio:5.2f}x ({ratio_all:5.2f}x)"
+    print(line, flush=True)
+
+
 @contextmanager
 def server(script: str, *arguments: str) -> Iterator[str]:
     """A Streamlit server on this machine, ended when the block ends."""

@@ -1,7 +1,8 @@
 """A bare page for comparison: a widget, and charts that are there already; each run shows the next set of them.
 
 `streamlit run constant_page.py -- FILE KIND`, where FILE is JSON: lists of Plotly figures, a list a run. KIND is
-"picker" (a number field, in a fragment with the charts) or "text" (a text field for the whole page).
+"picker" (a number field, in a fragment with the charts), "text" (a text field for the whole page), or "torch" (no
+widget, but torch is imported).
 """
 
 import json
@@ -50,6 +51,10 @@ def show_picker() -> None:
 
 if sys.argv[2] == "picker":
     show_picker()
-else:
+elif sys.argv[2] == "text":
     st.sidebar.text_area("Text")
+    show_charts()
+else:
+    import torch  # noqa: F401
+
     show_charts()

@@ -31,8 +31,10 @@ from benchmarks.chromium import (
     in_turns,
     opened,
     plain_figures,
+    print_row,
     redraw,
     server,
+    with_ratios,
 )  # fmt: skip
 
 # 1,024 tokens, a letter each
@@ -71,11 +73,6 @@ HEAD_OF_LONG_TEXT = Picker(
 )
 LAST_POSITION = 29
 _WAY_AND_BACK = 5  # steps up, and as many down again: layers and heads are six
-_LINE = (
-    "{page:12} {picker:18} {charts:2} charts {ours_ms:5.0f} ({ours_all_ms:5.0f}) ms   "
-    "plain {plain_ms:5.0f} ({plain_all_ms:5.0f}) ms {to_plain:5.2f}x ({to_plain_all:4.2f}x)   "
-    "same {same_ms:5.0f} ({same_all_ms:5.0f}) ms {to_same:5.2f}x ({to_same_all:4.2f}x)"
-)
 
 
 def run(repeats: int) -> list[dict[str, Any]]:
@@ -97,14 +94,9 @@ def _measure(pickers: tuple[Picker, ...], repeats: int) -> list[dict[str, Any]]:
             n_charts = len(shown[0]) + picker.n_drawings
             paths["same"].write_text(json.dumps(shown))
             paths["plain"].write_text(json.dumps(plain_figures(len(shown), n_charts)))
-            row = {"page": picker.page or "birds_eye", "picker": picker.label, "charts": n_charts}
-            row |= _times(browser, picker, paths, repeats + 2)
-            for kind in paths:
-                row |= {
-                    f"to_{kind}{clock}": row[f"ours{clock}_ms"] / row[f"{kind}{clock}_ms"] for clock in ("", "_all")
-                }
-            rows.append(row)
-            print(_LINE.format(**row), flush=True)
+            row = {"page": picker.page or "birds_eye", "what": picker.label, "charts": n_charts}
+            rows.append(with_ratios(row | _times(browser, picker, paths, repeats + 2)))
+            print_row(rows[-1])
     return rows
 
 
@@ -140,7 +132,7 @@ def _times(browser: Browser, picker: Picker, paths: dict[str, Path], steps: int)
         times = in_turns(acts, steps)
         for tab, _ in tabs.values():
             tab.close()
-    return {"same_ms": float("nan"), "same_all_ms": float("nan")} | times
+    return times
 
 
 def _our_page(browser: Browser, app: str, picker: Picker) -> Page:
