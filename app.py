@@ -22,7 +22,7 @@ EXPERIMENTS = [
 ]
 
 st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
-look.less_white_space()
+look.page_style()
 state.start()
 page = st.navigation({"": PAGES, "Experiments": EXPERIMENTS}, position="top")
 shared.controls()

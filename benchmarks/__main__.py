@@ -28,6 +28,9 @@ PARTS = {
     "growth": Part(3, 1),
     "load": Part(3, 1),
     "redraw": Part(9, 1),
+    "long_text": Part(5, 1),
+    "edit": Part(5, 1),
+    "start": Part(5, 1),
 }
 
 

@@ -1,12 +1,16 @@
-"""A bare page for comparison: a picker and charts that are there already; the picker says which of two sets shows.
+"""A bare page for comparison: a widget, and charts that are there already; each run shows the next set of them.
 
-`streamlit run constant_page.py -- FILE`, where FILE is JSON: two lists of Plotly figures.
+`streamlit run constant_page.py -- FILE KIND`, where FILE is JSON: lists of Plotly figures, a list a run. KIND is
+"picker" (a number field, in a fragment with the charts), "text" (a text field for the whole page), or "torch" (no
+widget, but torch is imported).
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -14,18 +18,43 @@ st.set_page_config(layout="wide")
 
 
 @st.cache_resource
-def figures() -> list[list[go.Figure]]:
-    """Two sets of figures, so that every step of the picker has something new to draw."""
-    sets = json.loads(Path(sys.argv[1]).read_text())
-    return [[go.Figure(figure, skip_invalid=True) for figure in figures] for figures in sets]
+def sets() -> list[list[go.Figure]]:
+    """The figures, built once."""
+    return [[built(figure) for figure in figures] for figures in json.loads(Path(sys.argv[1]).read_text())]
 
 
-@st.fragment
-def show() -> None:
-    """The picker and the charts."""
-    number = st.number_input("Layer", 0, 1000, 0)
-    for at, figure in enumerate(figures()[int(number) % 2]):
+def built(figure: dict[str, Any]) -> go.Figure:
+    """As a page of one's own has it: arrays are NumPy's, and the width is the browser's."""
+    for trace in figure["data"]:
+        if isinstance(trace.get("z"), list) and isinstance(trace["z"][0], list):
+            trace["z"] = np.array(trace["z"], dtype=np.float32)
+    layout = {name: value for name, value in figure["layout"].items() if name not in ("width", "autosize")}
+    made = go.Figure(figure["data"], layout, skip_invalid=True)
+    if "template" not in layout:
+        made.layout.template = None
+    return made
+
+
+def show_charts() -> None:
+    """The next set."""
+    number = st.session_state["number"] = st.session_state.get("number", -1) + 1
+    for at, figure in enumerate(sets()[number % len(sets())]):
         st.plotly_chart(figure, key=f"chart {at}", theme=None)
 
 
-show()
+@st.fragment
+def show_picker() -> None:
+    """A number field, and the charts that follow it."""
+    st.number_input("Layer", 0, 1000, 0)
+    show_charts()
+
+
+if sys.argv[2] == "picker":
+    show_picker()
+elif sys.argv[2] == "text":
+    st.sidebar.text_area("Text")
+    show_charts()
+else:
+    import torch  # noqa: F401
+
+    show_charts()

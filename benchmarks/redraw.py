@@ -1,153 +1,165 @@
-"""How long a page takes to redraw after a picker was stepped, against bare pages of as many constant charts.
+"""How long a page takes to redraw after a picker was stepped, against bare Streamlit pages of as many constant charts.
 
-One bare page has the very figures that ours shows, taken from the browser: the ratio is what our
-app adds to drawing them. The other has Plotly's plain heat maps of 30 x 30. All three in the same
-headless Chromium, in turns. The time runs from the key that steps the picker to the last change in
-the page's document before 500 ms without any.
+All in the same headless Chromium, in turns. Each picker is held against two bare pages:
+- `plain`: as many of Plotly's heat maps as our page has charts, 30 x 30 cells each, as they come;
+- `same`: the very figures that our page shows at each of these steps, read from a browser beforehand and built when
+  the bare page started. That page has all the savings of our figures, so this ratio is what our server, words and
+  tables add to drawing them. (Streamlit keeps messages that it sent before. What a tab has seen before, it has seen
+  on all three pages: they go through the same figures in the same order. Our server has seen none of them.)
+
+The clock runs from the key to the last change inside of a chart: then the page is redrawn. In brackets until the last
+change anywhere, which is as a rule the hidden copy that a table makes for screen readers, 200 ms after it was drawn.
+A bare page draws all its charts at each step; ours draws those that follow the picker, and leaves the others alone.
 """
 
 import json
-import os
-import shutil
-import socket
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-TEXT = (
-    "Once upon a time there was a little dog. The little dog lived in a house by the river, and every day the little "
-    "dog ran to the"
-)  # 30 tokens
-# page -> (label of the picker, what its link adds)
-PICKERS: dict[str, tuple[str, dict[str, str]]] = {
-    "attention": ("Layer", {"layer": "1"}),
-    "block": ("Head", {"head": "1"}),
-    "residual": ("Token", {}),
-    "embeddings": ("Token of the text", {}),
-    "next_token": ("Show", {}),
-}
-CHROMIUM = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+from benchmarks.chromium import (
+    CONSTANT,
+    TEXT,
+    WORDS,
+    chromium,
+    figures,
+    in_turns,
+    opened,
+    plain_figures,
+    print_row,
+    redraw,
+    server,
+    with_ratios,
 )  # fmt: skip
 
-CONSTANT = "benchmarks/constant_page.py"
-_LINE = (
-    "{page:12} {charts:2} charts  {ours_ms:6.0f} ms  the same charts {same_ms:6.0f} ms, {to_same:.2f}x  "
-    "plain ones {plain_ms:6.0f} ms, {to_plain:.2f}x"
+# 1,024 tokens, a letter each
+LONG_TEXT = "".join(f" {'abcdefghijklmnopqrstuvwxyz'[(7 * at + at * at // 5) % 26]}" for at in range(1024))
+
+
+@dataclass(frozen=True)
+class Picker:
+    """A widget of a page of ours: its label, and its kind: number, list, options, switch or fold."""
+
+    page: str
+    label: str
+    kind: str
+    link: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
+    n_drawings: int = 0  # pictures that are not Plotly's
+
+
+PICKERS = (
+    Picker("attention", "Head", "number", (("head", "0"),)),
+    Picker("attention", "Layer", "number", (("layer", "0"),)),
+    Picker("attention", "Token", "list"),
+    Picker("", "Explain each part", "switch", n_drawings=1),
+    Picker("", "Transformer block 1", "fold", n_drawings=1),
+    Picker("embeddings", "Embedding", "options", options=("Token", "Positional", "Summed")),
+    Picker("embeddings", "Token of the text", "list"),
+    Picker("block", "Layer", "number", (("layer", "0"),)),
+    Picker("block", "Head", "number", (("head", "0"), ("step", "pattern"))),
+    Picker("residual", "Token", "list"),
+    Picker("residual", "After token", "list"),
+    Picker("next_token", "Show", "number"),
+    Picker("next_token", "After token", "list"),
 )
-_FIGURES = """
-() => JSON.stringify(
-  [...document.querySelectorAll(".js-plotly-plot")].map(({ data, layout }) => ({ data, layout })),
-  (key, value) => ArrayBuffer.isView(value) ? Array.from(value, (x) => Number.isFinite(x) ? x : null) : value)
-"""
-_WATCH = """
-() => {
-  const start = performance.now();
-  let last = start;
-  const observer = new MutationObserver(() => { last = performance.now(); });
-  observer.observe(document.body, { childList: true, subtree: true, attributes: true, characterData: true });
-  window.__still = new Promise((resolve) => {
-    const timer = setInterval(() => {
-      if (performance.now() - last > 500 && last > start) {
-        clearInterval(timer); observer.disconnect(); resolve(last - start);
-      }
-    }, 20);
-  });
-}
-"""
+HEAD_OF_LONG_TEXT = Picker(
+    "attention", "Head", "number", (("head", "0"), ("layer", "0"), ("model", "untrained"), ("text", LONG_TEXT))
+)
+LAST_POSITION = 29
+_WAY_AND_BACK = 5  # steps up, and as many down again: layers and heads are six
 
 
 def run(repeats: int) -> list[dict[str, Any]]:
-    """Measure every page; print a table; give back its rows."""
+    """Measure every picker; print a table; give back its rows."""
+    return _measure(PICKERS, repeats)
+
+
+def run_long(repeats: int) -> list[dict[str, Any]]:
+    """Another head at 1,024 tokens, on the untrained model of GPT-2 small's shape."""
+    return _measure((HEAD_OF_LONG_TEXT,), repeats)
+
+
+def _measure(pickers: tuple[Picker, ...], repeats: int) -> list[dict[str, Any]]:
     rows = []
-    with sync_playwright() as playwright, _server("app.py") as app, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))
-        for name, (label, settings) in PICKERS.items():
-            page = _open(browser, f"{app}/{name}?{urlencode({'text': TEXT, **settings})}")
-            same, plain = Path(folder) / f"{name}-same.json", Path(folder) / f"{name}-plain.json"
-            n_charts = _write_figures(page, label, same, plain)
-            with _server(CONSTANT, str(same)) as same_url, _server(CONSTANT, str(plain)) as plain_url:
-                tabs = {"ours": page, "same": _open(browser, same_url), "plain": _open(browser, plain_url)}
-                times: dict[str, list[float]] = {kind: [] for kind in tabs}
-                for number in range(repeats + 2):
-                    for kind, tab in tabs.items():
-                        times[kind].append(_step(tab, label if kind == "ours" else "Layer", number))
-                for tab in tabs.values():
-                    tab.close()
-            median = {f"{kind}_ms": statistics.median(values[2:]) for kind, values in times.items()}
-            row = {"page": name, "charts": n_charts, **median}
-            row["to_same"], row["to_plain"] = (row["ours_ms"] / row[f"{kind}_ms"] for kind in ("same", "plain"))
-            rows.append(row)
-            print(_LINE.format(**row), flush=True)
-        browser.close()
+    with chromium() as browser, tempfile.TemporaryDirectory() as folder:
+        paths = {kind: Path(folder) / f"{kind}.json" for kind in ("plain", "same")}
+        for picker in pickers:
+            shown = _shown(browser, picker, repeats + 2)
+            n_charts = len(shown[0]) + picker.n_drawings
+            paths["same"].write_text(json.dumps(shown))
+            paths["plain"].write_text(json.dumps(plain_figures(len(shown), n_charts)))
+            row = {"page": picker.page or "birds_eye", "what": picker.label, "charts": n_charts}
+            rows.append(with_ratios(row | _times(browser, picker, paths, repeats + 2)))
+            print_row(rows[-1])
     return rows
 
 
-def _write_figures(page: Page, label: str, same: Path, plain: Path) -> int:
-    """Write the page's own figures before and after a step, and as many plain heat maps; gives how many."""
-    sets = []
-    for number in range(2):
-        sets.append(json.loads(page.evaluate(_FIGURES)))
-        _step(page, label, number)
-    same.write_text(json.dumps(sets))
-    random = np.random.default_rng(0)
-    z = [[random.random((30, 30)).tolist() for _ in figures] for figures in sets]
-    plain.write_text(json.dumps([[{"data": [{"type": "heatmap", "z": one}]} for one in figures] for figures in z]))
-    return len(sets[0])
+def _shown(browser: Browser, picker: Picker, steps: int) -> list[list[dict[str, Any]]]:
+    """The figures that our page shows at the start and after each step, on a server that is not measured."""
+    with server("app.py") as app:
+        page = _our_page(browser, app, picker)
+        shown = [figures(page)]
+        for number in range(steps):
+            _step(page, picker, number)
+            shown.append(figures(page))
+        page.close()
+    return shown
 
 
-def _open(browser: Browser, url: str) -> Page:
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.goto(url)
-    page.wait_for_selector(".js-plotly-plot", timeout=60_000)
-    page.wait_for_timeout(3000)
-    return page
+def _times(browser: Browser, picker: Picker, paths: dict[str, Path], steps: int) -> dict[str, float]:
+    bare = Picker("", "Layer", "number")
+    with (
+        server("app.py") as app,
+        server(CONSTANT, str(paths["plain"]), "picker") as plain,
+        server(CONSTANT, str(paths["same"]), "picker") as same,
+    ):
+        tabs = {
+            "ours": (_our_page(browser, app, picker), picker),
+            "plain": (opened(browser, plain), bare),
+            "same": (opened(browser, same), bare),
+        }
+        acts: dict[str, Callable[[int], tuple[float, float]]] = {
+            name: lambda number, tab=tab, which=which: _step(tab, which, number)  # type: ignore[misc]
+            for name, (tab, which) in tabs.items()
+            if name != "same" or picker.n_drawings == 0
+        }
+        times = in_turns(acts, steps)
+        for tab, _ in tabs.values():
+            tab.close()
+    return times
 
 
-def _step(page: Page, label: str, number: int) -> float:
-    """Step the picker once, there and back in turns, by the keyboard; milliseconds until the page is still."""
-    field = page.get_by_label(label, exact=True).first
-    key = "ArrowUp" if number % 2 == 0 else "ArrowDown"
-    is_number = field.get_attribute("type") == "number"
+def _our_page(browser: Browser, app: str, picker: Picker) -> Page:
+    link = {"text": TEXT.format(WORDS[0])} | dict(picker.link)
+    return opened(browser, f"{app}/{picker.page}?{urlencode(link)}")
+
+
+def _step(page: Page, picker: Picker, number: int) -> tuple[float, float]:
+    """Step the picker once, some steps up and as many down; milliseconds until the charts, and all, stand still."""
+    key = "ArrowUp" if number // _WAY_AND_BACK % 2 == 0 else "ArrowDown"
+    if picker.kind == "options":
+        option = page.get_by_role("radio", name=picker.options[number % len(picker.options)], exact=True)
+        return redraw(page, lambda: option.press("Enter"))
+    if picker.kind == "fold":
+        block = page.get_by_role("button", name=picker.label).nth(0)
+        return redraw(page, block.click)
+    field = page.get_by_label(picker.label, exact=True).first
+    if picker.kind == "switch":
+        return redraw(page, lambda: field.press("Space"))
     field.focus()
-    if not is_number:
-        field.press("ArrowDown")  # opens the list
-        page.wait_for_timeout(400)
-        field.press(key)
-    page.wait_for_timeout(100)
-    page.evaluate(_WATCH)
-    field.press(key if is_number else "Enter")
-    elapsed: float = page.evaluate("() => window.__still")
-    return elapsed
+    if picker.kind == "number":
+        return redraw(page, lambda: field.press(key))
+    field.fill(f"{LAST_POSITION - 1 - _zigzag(number)} ·")  # finds the position in the list
+    page.wait_for_timeout(400)
+    return redraw(page, lambda: field.press("Enter"))
 
 
-@contextmanager
-def _server(script: str, *arguments: str) -> Iterator[str]:
-    """A Streamlit server on this machine, ended when the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
-    command += ["--server.address", "127.0.0.1", "--server.headless", "true", "--", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+def _zigzag(number: int) -> int:
+    """0, 1, ... 4, 5, 4, ... 1, 0, 1, ..."""
+    return _WAY_AND_BACK - abs(number % (2 * _WAY_AND_BACK) - _WAY_AND_BACK)

@@ -66,6 +66,12 @@ def is_repeated(part: Part) -> bool:
     return part.title.startswith("Transformer block") and not part.inside and part.name != last
 
 
+def fold() -> None:
+    """A click on a block unfolds it, or folds it again."""
+    block = int(state.recall("drawing").fold)
+    state.put(state.UNFOLDED, -1 if block == state.get(state.UNFOLDED) else block)
+
+
 @st.fragment
 def show_drawing() -> None:
     """The model, with one block unfolded in place."""
@@ -82,13 +88,10 @@ def show_drawing() -> None:
             {"title": "Next token", "kind": "tokens", "page": "next_token",
              "chips": [f"{row.token} {row.probability:.1%}" for row in prediction.itertuples()]},
         ],
-        on_fold=lambda: None,
+        on_fold=fold,
         on_open=lambda: None,
         key="drawing",
     )  # fmt: skip
-    if clicked.fold is not None:
-        state.put(state.UNFOLDED, -1 if clicked.fold == unfolded else int(clicked.fold))
-        shared.rerun_fragment()
     if clicked.open is not None:
         name, _, layer = clicked.open.partition(" ")
         if layer:

@@ -130,3 +130,23 @@ def test_the_lens_grid_tells_the_top_five(tab, story):
     for row in best.itertuples():
         assert f"{row.token} {row.probability:.1%}" in re.sub(r"\s+", " ", said.replace("\xa0", " "))
     tab.check()
+
+
+def test_another_head_draws_its_map_once(tab):
+    """Streamlit gives Plotly a copy after the first drawing: see `gptviz.charts.theme.figure`."""
+    tab.open("attention", head=1)
+    tab.page.evaluate(
+        """() => {
+            window.gptvizDrawn = 0
+            const real = HTMLCanvasElement.prototype.toDataURL  // how a heat map becomes an image
+            HTMLCanvasElement.prototype.toDataURL = function (...how) {
+                window.gptvizDrawn += 1
+                return real.apply(this, how)
+            }
+        }"""
+    )
+    before = tab.chart("attention-map").data()[0]["z"]
+    tab.page.get_by_label("Head", exact=True).press("ArrowUp")
+    tab.settle()
+    assert tab.chart("attention-map").data()[0]["z"] != before
+    assert tab.page.evaluate("window.gptvizDrawn") == 1

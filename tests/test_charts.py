@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -50,8 +51,16 @@ def test_pooled_cells_lie_on_the_tokens_that_they_stand_for():
 
 
 def test_equal_tokens_stay_apart_and_tokens_are_no_markup():
-    alias = charts.attention_map(PATTERN, STRINGS).layout.xaxis.labelalias
-    assert [alias[str(position)] for position in range(4)] == ["the", "␣cat", "␣the", "&lt;b&gt;x&lt;/b&gt;"]
+    axis = charts.attention_map(PATTERN, STRINGS).layout.xaxis
+    assert axis.tickvals == (0, 1, 2, 3)
+    assert axis.ticktext == ("the", "␣cat", "␣the", "&lt;b&gt;x&lt;/b&gt;")
+
+
+def test_labels_of_a_long_text_are_thinned_out_and_hover_knows_them_all():
+    strings = ["<i>", *(f"t{position}" for position in range(1, 200))]
+    axis = charts.surprisal_bars(strings, np.ones(200)).layout.xaxis
+    assert axis.nticks < 40
+    assert [axis.labelalias[str(position)] for position in (0, 1, 199)] == ["&lt;i&gt;", "t1", "t199"]
 
 
 def test_chosen_row_and_column_are_framed():
@@ -112,7 +121,7 @@ def test_bars_are_the_probabilities_of_being_drawn():
 
 def test_surprisal_of_the_first_token_is_empty():
     figure = charts.surprisal_bars(STRINGS, np.array([np.nan, 1.0, 2.0, 3.0]))
-    assert np.isnan(figure.data[0].y[0])
+    assert figure.data[0].y[0] is None
     np.testing.assert_allclose(figure.data[0].customdata[1:], [0.5, 0.25, 0.125])
 
 
@@ -179,7 +188,7 @@ def test_long_labels_are_cut_and_what_hover_tells_is_not():
     long = "x" * 40
     hover = np.full((2, 2), f"{long}\nand more")
     figure = charts.depth_map(np.zeros((2, 2)), ["low", "high"], (long, "b"), what="p", hover=hover)
-    assert figure.layout.xaxis.labelalias["0"] == "x" * 17 + "…"
+    assert figure.layout.xaxis.ticktext[0] == "x" * 17 + "…"
     assert figure.data[0].customdata[0][0] == f"{long}<br>and more"
 
 
@@ -239,3 +248,62 @@ def test_every_head_has_a_point_to_click():
         assert np.array(points.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
         assert points.y[0] == points.y[2] < points.y[3]
     assert list(points.text) == ["0.000", "1.000", "2.000", "3.000", "4.000", "5.000"]
+
+
+N = 30
+TOKENS = tuple(f"token {position}" for position in range(N))
+NUMBERS = np.random.default_rng(1).normal(size=(N, 192)).astype(np.float32)
+WEIGHTS = np.tril(np.ones((N, N), dtype=np.float32)) / np.arange(1, N + 1, dtype=np.float32)[:, None]
+PREDICTION = pd.DataFrame({"token": TOKENS[:10], "id": range(10), "logit": 1.5, "probability": 0.1, "drawn": 0.1})
+# Each chart at 30 tokens, and the most bytes that it may send.
+EVERY_CHART = {
+    "attention_map": (lambda: charts.attention_map(WEIGHTS, TOKENS, chosen=3), 10_000),
+    "attention_lines": (lambda: charts.attention_lines(WEIGHTS, TOKENS, chosen=3), 20_000),
+    "dimension_map": (lambda: charts.dimension_map(NUMBERS, TOKENS, chosen=3), 45_000),
+    "token_pair_map": (lambda: charts.token_pair_map(NUMBERS[:, :N], TOKENS, what="cosine"), 10_000),
+    "depth_map": (lambda: charts.depth_map(NUMBERS[:13, :N], TOKENS[:13], TOKENS, what="length"), 7_500),
+    "token_lines": (lambda: charts.token_lines({"a": NUMBERS[:, 0]}, TOKENS, what="length"), 3_500),
+    "flat": (lambda: charts.principal_scatter(NUMBERS[:, :2], TOKENS, np.array([0.5, 0.2])), 4_500),
+    "deep": (lambda: charts.principal_scatter(NUMBERS[:, :3], TOKENS, np.array([0.5, 0.2, 0.1])), 5_500),
+    "waves": (lambda: charts.position_waves(NUMBERS, [0, 1], n_used=9), 3_500),
+    "similarity": (lambda: charts.position_similarity(NUMBERS[:, :N], 1), 9_000),
+    "depth_lines": (lambda: charts.depth_lines({"a": NUMBERS[:13, 0]}, TOKENS[:13], what="rank"), 2_500),
+    "dimension_lines": (lambda: charts.dimension_lines({"gain": NUMBERS[0]}), 4_500),
+    "value_bars": (lambda: charts.value_bars(NUMBERS[0, :N], TOKENS, what="logits"), 3_500),
+    "gelu_curve": (lambda: charts.gelu_curve(NUMBERS[0], NUMBERS[1]), 20_000),
+    "next_token_bars": (lambda: charts.next_token_bars(PREDICTION), 4_500),
+    "surprisal_bars": (lambda: charts.surprisal_bars(TOKENS, NUMBERS[:, 0].astype(float)), 4_500),
+    "head_grid": (lambda: charts.head_grid(NUMBERS[:6, :6], what="score"), 5_000),
+    "small_maps": (lambda: charts.small_maps(noise(6, 6, 30)), 50_000),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_CHART)
+def test_a_chart_sends_few_bytes(name):
+    make, limit = EVERY_CHART[name]
+    assert limit / 2 < len(make().to_json()) < limit
+
+
+def one_dimensional(value):
+    """Every typed array of one dimension in a figure's JSON."""
+    if isinstance(value, dict):
+        is_typed = "bdata" in value and "shape" not in value
+        return [value] if is_typed else [found for inner in value.values() for found in one_dimensional(inner)]
+    return [found for inner in value for found in one_dimensional(inner)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("name", EVERY_CHART)
+def test_plotly_sees_that_streamlits_copy_of_a_chart_is_the_same(name):
+    """Else it draws every chart twice: see `gptviz.charts.theme.figure`."""
+    sent = json.loads(EVERY_CHART[name][0]().to_json())
+    assert sent["layout"]["datarevision"] == 0
+    assert "template" not in sent["layout"]
+    assert one_dimensional(sent) == []
+
+
+def test_lists_keep_single_precision_exactly():
+    values = np.append(np.random.default_rng(2).normal(size=99).astype(np.float32), np.float32(np.nan))
+    shown = charts.dimension_lines({"gain": values}).data[0].y
+    assert shown[-1] is None
+    np.testing.assert_array_equal(np.array(shown[:-1], dtype=np.float32), values[:-1])
+    assert max(len(str(value)) for value in shown[:-1]) <= 15

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, room, token_axis
 
 _LEVELS = 8  # widths that lines come in: one trace a level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
@@ -31,7 +31,7 @@ def attention_map(
     n_tokens, n_cells = len(strings), len(pattern)
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
     first_centre = (pooled - 1) / 2
-    figure = go.Figure(
+    return figure(
         go.Heatmap(
             z=np.where(future, np.nan, pattern).astype(np.float32),
             x0=first_centre,
@@ -44,22 +44,19 @@ def attention_map(
             hoverongaps=False,
             xgap=1 if n_tokens <= 64 else 0,
             ygap=1 if n_tokens <= 64 else 0,
-            colorbar={"title": {"text": what}, "thickness": 14, "outlinewidth": 0},
+            colorbar=colorbar(what),
             hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
-        )
+        ),
+        theme,
+        height=_map_height(n_tokens),
+        left=room(strings, title=True),
+        top=room(strings, title=True, slanted=True),
+        bottom=10,
+        xaxis=token_axis(strings, pooled=pooled) | {"title": "key: looked at", "side": "top", "tickangle": -60},
+        yaxis=token_axis(strings, pooled=pooled) | {"range": [n_tokens - 0.5, -0.5], "title": "query: looking"},
+        plot_bgcolor=theme.future,
+        shapes=[] if chosen is None else _row_and_column(chosen, n_tokens, theme),
     )
-    style(
-        figure, theme, height=_map_height(n_tokens), left=room(strings, title=True),
-        top=room(strings, title=True, slanted=True), bottom=10,
-    )  # fmt: skip
-    figure.update_xaxes(token_axis(strings, pooled=pooled), title_text="key: looked at", side="top", tickangle=-60)
-    figure.update_yaxes(
-        token_axis(strings, pooled=pooled) | {"range": [n_tokens - 0.5, -0.5]}, title_text="query: looking"
-    )
-    figure.update_layout(plot_bgcolor=theme.future)
-    if chosen is not None:
-        _frame_row_and_column(figure, chosen, n_tokens, theme)
-    return figure
 
 
 def attention_lines(
@@ -78,40 +75,50 @@ def attention_lines(
     customdata is the position.
     """
     n_tokens = len(strings)
-    figure = go.Figure()
+    traces = []
     queries, keys = np.nonzero(np.asarray(pattern) >= _FAINTEST)
     local = None if chosen is None else chosen - first
     for color, opacity, picked in _groups(queries, keys, local, theme):
         for width, level in _levels(np.asarray(pattern)[queries[picked], keys[picked]]):
-            figure.add_trace(_segments(queries[picked][level], keys[picked][level], color, opacity, width))
+            traces.append(_segments(queries[picked][level], keys[picked][level], color, opacity, width))
     for x, side, anchor in ((0.0, "query", "middle left"), (1.0, "key", "middle right")):
-        figure.add_trace(_column(strings, x, anchor, side, first, local, theme))
-    style(figure, theme, height=max(220, 60 + 27 * n_tokens), left=5, right=5, top=35, bottom=5)
-    figure.update_xaxes(
-        range=[-0.6, 1.6],
-        showgrid=False,
-        showline=False,
-        zeroline=False,
-        tickvals=[0, 1],
-        ticktext=["query", "key"],
-        side="top",
-        fixedrange=True,
+        traces.append(_column(strings, x, anchor, side, first, local, theme))
+    return figure(
+        traces,
+        theme,
+        height=max(220, 60 + 27 * n_tokens),
+        left=5,
+        right=5,
+        top=35,
+        bottom=5,
+        xaxis={
+            "range": [-0.6, 1.6],
+            "showgrid": False,
+            "showline": False,
+            "zeroline": False,
+            "tickvals": [0, 1],
+            "ticktext": ["query", "key"],
+            "side": "top",
+            "fixedrange": True,
+        },
+        yaxis={"range": [n_tokens - 0.4, -0.6], "visible": False, "fixedrange": True},
+        dragmode=False,
     )
-    figure.update_yaxes(range=[n_tokens - 0.4, -0.6], visible=False, fixedrange=True)
-    figure.update_layout(dragmode=False, hovermode="closest")
-    return figure
 
 
 def _map_height(n_tokens: int) -> int:
     return int(np.clip(170 + 30 * n_tokens, 320, 760))
 
 
-def _frame_row_and_column(figure: go.Figure, chosen: int, n_tokens: int, theme: Theme) -> None:
-    for color, box in (
-        (theme.accent, {"x0": -0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": chosen + 0.5}),
-        (theme.second, {"x0": chosen - 0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": n_tokens - 0.5}),
-    ):
-        figure.add_shape(type="rect", line={"color": color, "width": 2.5}, **box)
+def _row_and_column(chosen: int, n_tokens: int, theme: Theme) -> list[dict[str, object]]:
+    """Frames of the chosen token's row and column."""
+    return [
+        {"type": "rect", "line": {"color": color, "width": 2.5}, **box}
+        for color, box in (
+            (theme.accent, {"x0": -0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": chosen + 0.5}),
+            (theme.second, {"x0": chosen - 0.5, "x1": chosen + 0.5, "y0": chosen - 0.5, "y1": n_tokens - 0.5}),
+        )
+    ]
 
 
 def _groups(

@@ -1,6 +1,7 @@
 """What an experiment does: parts switched off, predictions before and after, runs that scatter."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from .attention import attention_map
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, labels, largest, room, style
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, room
+
+_LEGEND: dict[str, Any] = {
+    "top": 45,
+    "showlegend": True,
+    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
+}
 
 
 def switch_board(
@@ -22,7 +29,7 @@ def switch_board(
     is_off = np.isin(parts, list(off))
     layers, at = np.divmod(np.arange(parts.size), n_columns)
     height = int(np.clip(110 + 34 * n_layers, 240, 1700))
-    figure = go.Figure(
+    return figure(
         [
             go.Heatmap(
                 z=is_off.astype(np.uint8), zmin=0, zmax=1, colorscale=[[0, theme.future], [1, theme.accent]],
@@ -38,19 +45,17 @@ def switch_board(
                 selected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
                 unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
             ),
-        ]
+        ],
+        theme, height=height, left=55, right=60, top=95, bottom=10, dragmode=False,
+        xaxis={
+            "tickvals": list(range(n_columns)), "ticktext": list(columns), "side": "top", "tickangle": -35,
+            "showgrid": False, "zeroline": False, "showline": False, "fixedrange": True,
+        },
+        yaxis={
+            "tickvals": list(range(n_layers)), "title": "layer", "range": [n_layers - 0.5, -0.5], "showgrid": False,
+            "zeroline": False, "showline": False, "fixedrange": True,
+        },
     )  # fmt: skip
-    style(figure, theme, height=height, left=55, right=60, top=95, bottom=10)
-    figure.update_xaxes(
-        tickvals=np.arange(n_columns), ticktext=list(columns), side="top", tickangle=-35, showgrid=False,
-        zeroline=False, showline=False, fixedrange=True,
-    )  # fmt: skip
-    figure.update_yaxes(
-        tickvals=np.arange(n_layers), title_text="layer", range=[n_layers - 0.5, -0.5], showgrid=False, zeroline=False,
-        showline=False, fixedrange=True,
-    )  # fmt: skip
-    figure.update_layout(dragmode=False)
-    return figure
 
 
 def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme = LIGHT) -> go.Figure:
@@ -60,7 +65,7 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
     """
     tokens = table["token"].tolist()
     positions = np.arange(len(table))
-    figure = go.Figure(
+    return figure(
         [
             go.Bar(
                 x=table[column],
@@ -75,17 +80,15 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
                 "change %{customdata[1]:+.3f} nats<extra></extra>",
             )
             for column, name, color in zip(("first", "second"), names, (theme.main, theme.accent), strict=True)
-        ]
+        ],
+        theme,
+        height=110 + 38 * max(3, len(table)),
+        left=room(tokens),
+        xaxis={"tickformat": ".0%", "title": "probability", "rangemode": "tozero"},
+        yaxis=_rows(tokens),
+        bargap=0.25,
+        **_LEGEND,
     )
-    style(figure, theme, height=110 + 38 * max(3, len(table)), left=room(tokens), top=45)
-    figure.update_xaxes(tickformat=".0%", title_text="probability", rangemode="tozero")
-    figure.update_yaxes(
-        tickvals=positions, ticktext=labels(tokens), range=[len(table) - 0.5, -0.5], showgrid=False, zeroline=False
-    )
-    figure.update_layout(
-        bargap=0.25, showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"}
-    )
-    return figure
 
 
 def run_spread(
@@ -103,7 +106,7 @@ def run_spread(
     n_runs, n_numbers = runs.shape
     rows = np.arange(n_numbers)
     offset = np.linspace(-0.28, 0.28, n_runs) if n_runs > 1 else np.zeros(1)
-    figure = go.Figure(
+    return figure(
         [
             go.Scatter(
                 x=runs.ravel(), y=(rows[None] + offset[:, None]).ravel(), mode="markers", name="one run",
@@ -122,15 +125,10 @@ def run_spread(
                     ("evaluation, no dropout", evaluation, "line-ns-open", 22, theme.accent),
                 )
             ),
-        ]
+        ],
+        theme, height=int(np.clip(110 + 32 * n_numbers, 240, 900)), left=room(strings),
+        xaxis={"title": what, "rangemode": "tozero"}, yaxis=_rows(strings), **_LEGEND,
     )  # fmt: skip
-    style(figure, theme, height=int(np.clip(110 + 32 * n_numbers, 240, 900)), left=room(strings), top=45)
-    figure.update_xaxes(title_text=what, rangemode="tozero")
-    figure.update_yaxes(
-        tickvals=rows, ticktext=labels(strings), range=[n_numbers - 0.5, -0.5], showgrid=False, zeroline=False
-    )
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"})
-    return figure
 
 
 def dropped_map(
@@ -140,12 +138,23 @@ def dropped_map(
 
     `pattern` is the same before dropout. What is left is larger than before: colours end at the largest.
     """
-    figure = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
+    drawn = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
     queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
-    figure.add_trace(
+    drawn.add_trace(
         go.Scatter(
-            x=keys, y=queries, mode="markers", hoverinfo="skip",
+            x=keys.tolist(), y=queries.tolist(), mode="markers", hoverinfo="skip",
             marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": theme.accent}},
         )
     )  # fmt: skip
-    return figure
+    return drawn
+
+
+def _rows(strings: Sequence[str]) -> dict[str, Any]:
+    """An axis with one string a row, the first on top."""
+    return {
+        "tickvals": list(range(len(strings))),
+        "ticktext": labels(strings),
+        "range": [len(strings) - 0.5, -0.5],
+        "showgrid": False,
+        "zeroline": False,
+    }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, style
+from .theme import LIGHT, Theme, colorbar, escaped, figure
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; weights have the 255 before
@@ -23,17 +23,29 @@ def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = Non
     it can be clicked; its customdata is (layer, head).
     """
     n_layers, n_heads, side, _ = tiles.shape
-    figure = go.Figure(go.Image(source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"))
     centres = np.arange(max(n_layers, n_heads)) * (side + _GAP) + (side - 1) / 2
+    across, down = centres[:n_heads], centres[:n_layers]
     height = int(np.clip(1080 * n_layers / n_heads, 420, 2600))
-    _add_clickable(figure, centres[:n_heads], centres[:n_layers], size=max(8, 0.55 * height / n_layers))
-    style(figure, theme, height=height, left=55, top=60, bottom=10)
-    _head_axes(figure, centres[:n_heads], centres[:n_layers])
+    frames = []
     if chosen is not None:
         layer, head = chosen
         corner = np.array([head, layer]) * (side + _GAP) - _GAP / 2 - 0.5
-        _frame(figure, corner, side + _GAP, theme)
-    return figure
+        frames = [_frame(corner, side + _GAP, theme)]
+    return figure(
+        [
+            go.Image(source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"),
+            _clickable(across, down, size=max(8, 0.55 * height / n_layers)),
+        ],
+        theme,
+        height=height,
+        left=55,
+        top=60,
+        bottom=10,
+        xaxis=_head_axis(across, "head") | {"side": "top"},
+        yaxis=_head_axis(down, "layer"),
+        dragmode=False,
+        shapes=frames,
+    )
 
 
 def head_grid(
@@ -48,30 +60,33 @@ def head_grid(
     """One number a head, such as a score: [layer, head]; layers down, heads across. Cells can be clicked."""
     n_layers, n_heads = values.shape
     low, high = limits or (None, None)
-    figure = go.Figure(
-        go.Heatmap(
-            z=np.asarray(values, dtype=np.float32),
-            zmin=low,
-            zmax=high,
-            zmid=0 if signed else None,
-            colorscale=theme.diverging if signed else theme.sequential,
-            colorbar={"title": {"text": what}, "thickness": 14, "outlinewidth": 0},
-            xgap=2,
-            ygap=2,
-            hoverinfo="skip",
-        )
-    )
     height = int(np.clip(110 + 34 * n_layers, 260, 1500))
-    _add_clickable(
-        figure, np.arange(n_heads), np.arange(n_layers), size=max(8, 0.7 * (height - 110) / n_layers), values=values,
-        what=what,
-    )  # fmt: skip
-    style(figure, theme, height=height, left=55, top=60, bottom=10)
-    _head_axes(figure, np.arange(n_heads), np.arange(n_layers))
-    figure.update_yaxes(range=[n_layers - 0.5, -0.5])
-    if chosen is not None:
-        _frame(figure, np.array([chosen[1], chosen[0]]) - 0.5, 1, theme)
-    return figure
+    across, down = np.arange(n_heads), np.arange(n_layers)
+    return figure(
+        [
+            go.Heatmap(
+                z=np.asarray(values, dtype=np.float32),
+                zmin=low,
+                zmax=high,
+                zmid=0 if signed else None,
+                colorscale=theme.diverging if signed else theme.sequential,
+                colorbar=colorbar(what),
+                xgap=2,
+                ygap=2,
+                hoverinfo="skip",
+            ),
+            _clickable(across, down, size=max(8, 0.7 * (height - 110) / n_layers), values=values, what=what),
+        ],
+        theme,
+        height=height,
+        left=55,
+        top=60,
+        bottom=10,
+        xaxis=_head_axis(across, "head") | {"side": "top"},
+        yaxis=_head_axis(down, "layer") | {"range": [n_layers - 0.5, -0.5]},
+        dragmode=False,
+        shapes=[] if chosen is None else [_frame(np.array([chosen[1], chosen[0]]) - 0.5, 1, theme)],
+    )
 
 
 def _mosaic(tiles: NDArray[np.uint8], theme: Theme) -> Image.Image:
@@ -99,49 +114,44 @@ def _data_uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
-def _add_clickable(
-    figure: go.Figure,
+def _clickable(
     x: NDArray[np.number],
     y: NDArray[np.number],
     *,
     size: float,
     values: NDArray[np.floating] | None = None,
     what: str = "",
-) -> None:
+) -> go.Scatter:
     """A see-through square on every head: Streamlit reports clicks on points, not on heat maps or images."""
     layers, heads = np.divmod(np.arange(len(x) * len(y)), len(x))
     told = "" if values is None else f"<br>{escaped(what)} <b>%{{text}}</b>"
-    figure.add_trace(
-        go.Scatter(
-            x=x[heads],
-            y=y[layers],
-            mode="markers",
-            marker={"symbol": "square", "size": size, "color": "rgba(0,0,0,0)"},
-            customdata=np.column_stack((layers, heads)).tolist(),  # as lists: a typed row would come back as a dict
-            text=None if values is None else [f"{value:.3f}" for value in values.ravel()],
-            hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b>"
-            + told
-            + "<br>click to open<extra></extra>",
-            selected={"marker": {"opacity": 1}},
-            unselected={"marker": {"opacity": 1}},
-        )
+    return go.Scatter(
+        x=x[heads],
+        y=y[layers],
+        mode="markers",
+        marker={"symbol": "square", "size": size, "color": "rgba(0,0,0,0)"},
+        customdata=np.column_stack((layers, heads)).tolist(),  # as lists: a typed row would come back as a dict
+        text=None if values is None else [f"{value:.3f}" for value in values.ravel()],
+        hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b>"
+        + told
+        + "<br>click to open<extra></extra>",
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
     )
 
 
-def _head_axes(figure: go.Figure, x: NDArray[np.number], y: NDArray[np.number]) -> None:
-    figure.update_xaxes(
-        tickvals=x, ticktext=[str(head) for head in range(len(x))], title_text="head", side="top", showgrid=False,
-        zeroline=False, showline=False,
-    )  # fmt: skip
-    figure.update_yaxes(
-        tickvals=y, ticktext=[str(layer) for layer in range(len(y))], title_text="layer", showgrid=False,
-        zeroline=False, showline=False,
-    )  # fmt: skip
-    figure.update_layout(dragmode=False, font_size=FONT_SIZE)
+def _head_axis(centres: NDArray[np.number], title: str) -> dict[str, object]:
+    return {
+        "tickvals": centres.tolist(),
+        "ticktext": [str(number) for number in range(len(centres))],
+        "title": title,
+        "showgrid": False,
+        "zeroline": False,
+        "showline": False,
+    }
 
 
-def _frame(figure: go.Figure, corner: NDArray[np.floating], side: float, theme: Theme) -> None:
-    figure.add_shape(
-        type="rect", x0=corner[0], y0=corner[1], x1=corner[0] + side, y1=corner[1] + side,
-        line={"color": theme.accent, "width": 3},
-    )  # fmt: skip
+def _frame(corner: NDArray[np.floating], side: float, theme: Theme) -> dict[str, object]:
+    x, y = corner.tolist()
+    line = {"color": theme.accent, "width": 3}
+    return {"type": "rect", "x0": x, "y0": y, "x1": x + side, "y1": y + side, "line": line}

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, largest, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, escaped, figure, largest, room, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -27,22 +27,22 @@ def dimension_map(
     far larger than all others; hover tells every number as it is.
     """
     values = np.asarray(values, dtype=np.float32)
-    figure = go.Figure(
+    return figure(
         go.Heatmap(
             z=values,
             zmid=0,
             **_limits(values),
             colorscale=theme.diverging,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             hovertemplate=f"<b>%{{y}}</b><br>{across} <b>%{{x}}</b><br>{what} <b>%{{z:.5f}}</b><extra></extra>",
-        )
+        ),
+        theme,
+        height=_height(len(strings)),
+        left=room(strings),
+        xaxis={"title": across, "showgrid": False, "zeroline": False, "nticks": 12},
+        yaxis=token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]},
+        shapes=[] if chosen is None else [_frame(chosen, values.shape[1], theme)],
     )
-    style(figure, theme, height=_height(len(strings)), left=room(strings))
-    figure.update_xaxes(title_text=across, showgrid=False, zeroline=False, nticks=12)
-    figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]})
-    if chosen is not None:
-        _frame(figure, chosen, values.shape[1], theme)
-    return figure
 
 
 def token_pair_map(
@@ -65,7 +65,7 @@ def token_pair_map(
     if masked:
         values = np.where(np.tri(len(values), dtype=bool), values, np.nan)
     end = limit or largest(values)
-    figure = go.Figure(
+    return figure(
         go.Heatmap(
             z=values,
             zmid=0,
@@ -73,18 +73,18 @@ def token_pair_map(
             zmax=end,
             colorscale=theme.diverging,
             hoverongaps=False,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
-        )
+        ),
+        theme,
+        height=_height(len(strings)) + 60,
+        left=room(strings, title=bool(down)),
+        top=room(strings, title=bool(across), slanted=True),
+        bottom=10,
+        xaxis=token_axis(strings) | {"side": "top", "tickangle": -60, "title": across},
+        yaxis=token_axis(strings) | {"range": [len(strings) - 0.5, -0.5], "title": down},
+        plot_bgcolor=theme.future,
     )
-    style(
-        figure, theme, height=_height(len(strings)) + 60, left=room(strings, title=bool(down)),
-        top=room(strings, title=bool(across), slanted=True), bottom=10,
-    )  # fmt: skip
-    figure.update_xaxes(token_axis(strings), side="top", tickangle=-60, title_text=across)
-    figure.update_yaxes(token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]}, title_text=down)
-    figure.update_layout(plot_bgcolor=theme.future)
-    return figure
 
 
 def depth_map(
@@ -108,14 +108,14 @@ def depth_map(
     values = np.asarray(values, dtype=np.float32)
     low, high = limits or (None, None)
     told = np.full(values.shape, "") if hover is None else hover
-    figure = go.Figure(
+    return figure(
         go.Heatmap(
             z=values,
             zmin=low,
             zmax=high,
             zmid=0 if signed else None,
             colorscale=theme.diverging if signed else theme.sequential,
-            colorbar=_colorbar(what),
+            colorbar=colorbar(what),
             xgap=1,
             ygap=1,
             text=None if text is None or values.size > _MAX_TEXT_CELLS else _escaped(text),
@@ -123,14 +123,19 @@ def depth_map(
             textfont={"size": FONT_SIZE - 2},
             customdata=_escaped(told),
             hovertemplate=f"<b>%{{x}}</b><br>%{{y}}<br>{what} <b>%{{z:{format}}}</b><br>%{{customdata}}<extra></extra>",
-        )
+        ),
+        theme,
+        height=max(260, 110 + 26 * len(rows)),
+        left=room(rows),
+        bottom=room(strings, slanted=True),
+        xaxis=token_axis(strings) | {"tickangle": -60},
+        yaxis={
+            "tickvals": list(range(len(rows))),
+            "ticktext": list(rows),
+            "range": [-0.5, len(rows) - 0.5],
+            "showgrid": False,
+        },
     )
-    style(figure, theme, height=max(260, 110 + 26 * len(rows)), left=room(rows), bottom=room(strings, slanted=True))
-    figure.update_xaxes(token_axis(strings), tickangle=-60)
-    figure.update_yaxes(
-        tickvals=np.arange(len(rows)), ticktext=list(rows), range=[-0.5, len(rows) - 0.5], showgrid=False
-    )
-    return figure
 
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
@@ -143,20 +148,16 @@ def _limits(values: NDArray[np.floating]) -> dict[str, float]:
     return {"zmin": -end, "zmax": end}
 
 
-def _colorbar(title: str) -> dict[str, object]:
-    return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0}
-
-
 def _height(n_tokens: int) -> int:
     return int(np.clip(120 + 24 * n_tokens, 240, 720))
 
 
-def _frame(figure: go.Figure, chosen: int, n_columns: int, theme: Theme) -> None:
-    figure.add_shape(
-        type="rect",
-        x0=-0.5,
-        x1=n_columns - 0.5,
-        y0=chosen - 0.5,
-        y1=chosen + 0.5,
-        line={"color": theme.accent, "width": 2.5},
-    )
+def _frame(chosen: int, n_columns: int, theme: Theme) -> dict[str, object]:
+    return {
+        "type": "rect",
+        "x0": -0.5,
+        "x1": n_columns - 0.5,
+        "y0": chosen - 0.5,
+        "y1": chosen + 0.5,
+        "line": {"color": theme.accent, "width": 2.5},
+    }

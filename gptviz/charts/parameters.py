@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .theme import FONT_SIZE, LIGHT, Theme, style
+from .theme import FONT_SIZE, LIGHT, Theme, figure
 
 
 def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -11,7 +11,7 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
 
     `tree` has one row per part: id, parent ("" for the whole), label, parameters.
     """
-    figure = go.Figure(
+    return figure(
         go.Treemap(
             ids=tree["id"],
             parents=tree["parent"],
@@ -24,9 +24,12 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             marker={"colors": [_color(id, theme) for id in tree["id"]], "line": {"width": 1.5}},
             textfont={"size": FONT_SIZE},
             pathbar={"thickness": 26},
-        )
+        ),
+        theme,
+        height=420,
+        left=10,
+        bottom=10,
     )
-    return style(figure, theme, height=420, left=10, bottom=10)
 
 
 def _color(id: str, theme: Theme) -> str:

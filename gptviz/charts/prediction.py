@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import LIGHT, Theme, labels, room, style, token_axis
+from .theme import LIGHT, Theme, figure, labels, room, token_axis
 
 
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -24,10 +24,11 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
         "model's own probability %{customdata[2]:.4f}<br>logit %{customdata[1]:.4f}<extra></extra>"
     )
     positions = np.arange(len(table))
-    figure = go.Figure(
+    highest = max(table["drawn"].max(), table["probability"].max())
+    return figure(
         [
             go.Bar(
-                x=table["drawn"],
+                x=table["drawn"].to_numpy(),
                 y=positions,
                 orientation="h",
                 marker={"color": theme.main},
@@ -37,37 +38,39 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
                 textposition="none",
             ),
             go.Scatter(
-                x=table["probability"],
+                x=table["probability"].to_numpy(),
                 y=positions,
                 mode="markers",
                 marker={"symbol": "line-ns-open", "size": 20, "color": theme.accent, "line": {"width": 3}},
                 hoverinfo="skip",
             ),
-        ]
+        ],
+        theme,
+        height=60 + 34 * max(3, len(table)),
+        left=room(table["token"].tolist()),
+        xaxis={"range": [0, min(1.12, highest * 1.18)], "tickformat": ".0%", "title": "probability"},
+        yaxis={
+            "tickvals": positions.tolist(),
+            "ticktext": names,
+            "range": [len(table) - 0.5, -0.5],
+            "showgrid": False,
+            "zeroline": False,
+            "ticksuffix": " ",
+        },
+        bargap=0.25,
+        annotations=[
+            {
+                "x": max(drawn, table["probability"].iloc[position]),
+                "y": position,
+                "text": f"{drawn:.1%}" if drawn else "cut",
+                "showarrow": False,
+                "xanchor": "left",
+                "xshift": 10,
+                "font": {"color": theme.text if drawn else theme.muted},
+            }
+            for position, drawn in enumerate(table["drawn"])
+        ],
     )
-    for position, drawn in enumerate(table["drawn"]):
-        figure.add_annotation(
-            x=max(drawn, table["probability"].iloc[position]),
-            y=position,
-            text=f"{drawn:.1%}" if drawn else "cut",
-            showarrow=False,
-            xanchor="left",
-            xshift=10,
-            font={"color": theme.text if drawn else theme.muted},
-        )
-    style(figure, theme, height=60 + 34 * max(3, len(table)), left=room(table["token"].tolist()))
-    highest = max(table["drawn"].max(), table["probability"].max())
-    figure.update_xaxes(range=[0, min(1.12, highest * 1.18)], tickformat=".0%", title_text="probability")
-    figure.update_yaxes(
-        tickvals=positions,
-        ticktext=names,
-        range=[len(table) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-        ticksuffix=" ",
-    )
-    figure.update_layout(bargap=0.25)
-    return figure
 
 
 def surprisal_bars(
@@ -79,7 +82,7 @@ def surprisal_bars(
     """
     positions = np.arange(len(strings))
     colors = [theme.accent if position == chosen else theme.main for position in positions]
-    figure = go.Figure(
+    return figure(
         go.Bar(
             x=positions,
             y=bits,
@@ -88,10 +91,11 @@ def surprisal_bars(
             hovertemplate="<b>%{x}</b><br>surprisal %{y:.2f} bits<br>probability %{customdata:.4f}<extra></extra>",
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 1}},
-        )
+        ),
+        theme,
+        height=280,
+        bottom=room(strings, slanted=True),
+        xaxis=token_axis(strings) | {"tickangle": -60},
+        yaxis={"title": "surprisal (bits)", "rangemode": "tozero"},
+        bargap=0.15,
     )
-    style(figure, theme, height=280, bottom=room(strings, slanted=True))
-    figure.update_xaxes(token_axis(strings), tickangle=-60)
-    figure.update_yaxes(title_text="surprisal (bits)", rangemode="tozero")
-    figure.update_layout(bargap=0.15)
-    return figure

@@ -1,14 +1,19 @@
 """Vectors of tokens and positions: their lengths, their places in few dimensions, their course."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, labels, labels_in_3d, room, style, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, room, token_axis
 
-_LEGEND = 70  # pixels above a chart for up to two rows of names
+_LEGEND: dict[str, Any] = {
+    "top": 70,  # pixels above a chart for up to two rows of names
+    "showlegend": True,
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": FONT_SIZE}},
+}
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 
 
@@ -17,7 +22,7 @@ def token_lines(
 ) -> go.Figure:
     """One number per token for a few quantities, such as the lengths of embeddings: name -> [pos]."""
     colors = (theme.main, theme.accent, theme.second, theme.muted)
-    figure = go.Figure(
+    return figure(
         [
             go.Scatter(
                 x=np.arange(len(strings)),
@@ -29,12 +34,14 @@ def token_lines(
                 hovertemplate=f"<b>%{{x}}</b><br>{name} %{{y:.4f}}<extra></extra>",
             )
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
-        ]
+        ],
+        theme,
+        height=320,
+        bottom=room(strings, slanted=True),
+        xaxis=token_axis(strings) | {"tickangle": -60},
+        yaxis={"title": what},
+        **_LEGEND,
     )
-    style(figure, theme, height=320, bottom=room(strings, slanted=True), top=_LEGEND)
-    figure.update_xaxes(token_axis(strings), tickangle=-60)
-    figure.update_yaxes(title_text=what)
-    return _with_legend(figure)
 
 
 def principal_scatter(
@@ -64,22 +71,17 @@ def principal_scatter(
         "hovertemplate": "<b>%{text}</b>, position %{customdata}<extra></extra>",
     }
     if n_components == 2:
-        figure = style(go.Figure(go.Scatter(x=coordinates[:, 0], y=coordinates[:, 1], **common)), theme, height=480)
-        figure.update_xaxes(title_text=titles[0])
-        figure.update_yaxes(title_text=titles[1])
-        return figure
+        points = go.Scatter(x=coordinates[:, 0], y=coordinates[:, 1], **common)
+        return figure(points, theme, height=480, xaxis={"title": titles[0]}, yaxis={"title": titles[1]})
     x, y, z = coordinates.T
     common |= {"text": labels_in_3d(strings), "hovertext": common["text"]}
     common["hovertemplate"] = "<b>%{hovertext}</b>, position %{customdata}<extra></extra>"
-    figure = style(go.Figure(go.Scatter3d(x=x, y=y, z=z, **common)), theme, height=560, left=0, bottom=0)
-    axes = (
-        {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "backgroundcolor": "rgba(0,0,0,0)"}
-        for title in titles
-    )
-    figure.update_layout(
-        scene=dict(zip(("xaxis", "yaxis", "zaxis"), axes, strict=True)), scene_camera_eye={"x": 1.7, "y": 1.7, "z": 1.1}
-    )
-    return figure
+    axes = {
+        name: {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "gridwidth": 2, "ticks": ""}
+        for name, title in zip(("xaxis", "yaxis", "zaxis"), titles, strict=True)
+    }
+    scene = {**axes, "camera": {"eye": {"x": 1.7, "y": 1.7, "z": 1.1}}}
+    return figure(go.Scatter3d(x=x, y=y, z=z, **common), theme, height=560, left=0, bottom=0, scene=scene)
 
 
 def position_waves(
@@ -90,7 +92,8 @@ def position_waves(
     The first `n_used` positions, those of the text, are marked.
     """
     colors = (theme.main, theme.accent, theme.second, theme.muted)
-    figure = go.Figure(
+    text = {"x0": 0, "x1": (n_used or 1) - 1, "yref": "y domain", "y0": 0, "y1": 1}
+    return figure(
         [
             go.Scatter(
                 x=np.arange(len(table)),
@@ -101,20 +104,22 @@ def position_waves(
                 hovertemplate=f"position %{{x}}<br>dimension {dimension}: %{{y:.4f}}<extra></extra>",
             )
             for number, dimension in enumerate(dimensions)
-        ]
+        ],
+        theme,
+        height=340,
+        xaxis={"title": "position", "showgrid": False},
+        yaxis={"title": "value"},
+        shapes=[{"type": "rect", "fillcolor": theme.muted, "opacity": 0.15, "line": {"width": 0}, **text}]
+        if n_used
+        else [],
+        **_LEGEND,
     )
-    style(figure, theme, height=340, top=_LEGEND)
-    figure.update_xaxes(title_text="position", showgrid=False)
-    figure.update_yaxes(title_text="value")
-    if n_used:
-        figure.add_vrect(x0=0, x1=n_used - 1, fillcolor=theme.muted, opacity=0.15, line_width=0)
-    return _with_legend(figure)
 
 
 def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Theme = LIGHT) -> go.Figure:
     """Cosine between positions, every `step`-th of them: [position / step, position / step]."""
     axis = np.arange(len(cosines)) * step
-    figure = go.Figure(
+    return figure(
         go.Heatmap(
             z=cosines.astype(np.float32),
             x=axis,
@@ -123,14 +128,14 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
             zmax=1,
             zmid=0,
             colorscale=theme.diverging,
-            colorbar={"title": {"text": "cosine"}, "thickness": 14, "outlinewidth": 0},
+            colorbar=colorbar("cosine"),
             hovertemplate="positions %{y} and %{x}<br>cosine <b>%{z:.3f}</b><extra></extra>",
-        )
+        ),
+        theme,
+        height=480,
+        xaxis={"title": "position", "showgrid": False, "zeroline": False},
+        yaxis={"title": "position", "showgrid": False, "zeroline": False, "autorange": "reversed"},
     )
-    style(figure, theme, height=480)
-    figure.update_xaxes(title_text="position", showgrid=False, zeroline=False)
-    figure.update_yaxes(title_text="position", showgrid=False, zeroline=False, autorange="reversed")
-    return figure
 
 
 def depth_lines(
@@ -147,7 +152,7 @@ def depth_lines(
     `downwards` is for ranks, the first of which is on top.
     """
     colors = (theme.accent, theme.main, theme.second, theme.muted)
-    figure = go.Figure(
+    return figure(
         [
             go.Scatter(
                 x=np.arange(len(rows)),
@@ -158,20 +163,21 @@ def depth_lines(
                 hovertemplate=f"<b>{name}</b><br>%{{x}}<br>{what} %{{y:.4g}}<extra></extra>",
             )
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
-        ]
+        ],
+        theme,
+        height=380,
+        bottom=room(rows, slanted=True),
+        xaxis={"tickvals": list(range(len(rows))), "ticktext": list(rows), "tickangle": -60, "showgrid": False},
+        yaxis={"title": what, "type": "log" if logarithmic else "linear"}
+        | ({"autorange": "reversed", "dtick": 1} if downwards else {}),
+        **_LEGEND,
     )
-    style(figure, theme, height=380, bottom=room(rows, slanted=True), top=_LEGEND)
-    figure.update_xaxes(tickvals=np.arange(len(rows)), ticktext=list(rows), tickangle=-60, showgrid=False)
-    figure.update_yaxes(title_text=what, type="log" if logarithmic else "linear")
-    if downwards:
-        figure.update_yaxes(autorange="reversed", dtick=1)
-    return _with_legend(figure)
 
 
 def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme = LIGHT) -> go.Figure:
     """A few vectors over their dimensions, such as a LayerNorm's gain and bias: name -> [dim]."""
     colors = (theme.main, theme.accent, theme.second)
-    figure = go.Figure(
+    return figure(
         [
             go.Scatter(
                 y=values,
@@ -181,11 +187,12 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
                 hovertemplate=f"dimension %{{x}}<br>{name} <b>%{{y:.5f}}</b><extra></extra>",
             )
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
-        ]
+        ],
+        theme,
+        height=280,
+        xaxis={"title": "dimension", "showgrid": False},
+        **_LEGEND,
     )
-    style(figure, theme, height=280, top=_LEGEND)
-    figure.update_xaxes(title_text="dimension", showgrid=False)
-    return _with_legend(figure)
 
 
 def value_bars(
@@ -200,27 +207,24 @@ def value_bars(
     values = np.asarray(values, dtype=float)
     axis = np.arange(len(values))
     bars = {"orientation": "h", "x": values, "y": axis} if horizontal else {"x": axis, "y": values}
-    figure = go.Figure(
-        go.Bar(
-            **bars,
-            marker={"color": np.where(values < 0, theme.accent, theme.main)},
-            customdata=labels(list(names)),
-            hovertemplate=f"<b>%{{customdata}}</b><br>{what} %{{{'x' if horizontal else 'y'}:.5g}}<extra></extra>",
-        )
+    trace = go.Bar(
+        **bars,
+        marker={"color": np.where(values < 0, theme.accent, theme.main)},
+        customdata=labels(list(names)),
+        hovertemplate=f"<b>%{{customdata}}</b><br>{what} %{{{'x' if horizontal else 'y'}:.5g}}<extra></extra>",
     )
-    style(
-        figure, theme, height=90 + 30 * len(values) if horizontal else 300,
-        left=room(names) if horizontal else 70, bottom=55 if horizontal else room(names, slanted=True),
-    )  # fmt: skip
-    if horizontal:
-        figure.update_yaxes(
-            tickvals=axis, ticktext=labels(list(names)), range=[len(values) - 0.5, -0.5], showgrid=False, zeroline=False
-        )
-        figure.update_xaxes(title_text=what)
-    else:
-        figure.update_xaxes(token_axis(list(names)), tickangle=-60)
-        figure.update_yaxes(title_text=what)
-    return figure
+    if not horizontal:
+        across = token_axis(list(names)) | {"tickangle": -60}
+        return figure(trace, theme, height=300, bottom=room(names, slanted=True), xaxis=across, yaxis={"title": what})
+    down = {"tickvals": axis.tolist(), "ticktext": labels(list(names)), "range": [len(values) - 0.5, -0.5]}
+    return figure(
+        trace,
+        theme,
+        height=90 + 30 * len(values),
+        left=room(names),
+        xaxis={"title": what},
+        yaxis=down | {"showgrid": False, "zeroline": False},
+    )
 
 
 def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: Theme = LIGHT) -> go.Figure:
@@ -229,7 +233,7 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
     low, high = float(np.min(ends, initial=-4.0)), float(np.max(ends, initial=3.0))
     x = np.linspace(low, high, 300)
     curve = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    figure = go.Figure(
+    return figure(
         [
             go.Scatter(x=x, y=curve, mode="lines", line={"color": theme.muted, "width": 2}, hoverinfo="skip"),
             go.Scatter(
@@ -240,16 +244,9 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
                 customdata=np.arange(len(pre)),
                 hovertemplate="neuron %{customdata}<br>before %{x:.4f}<br>after <b>%{y:.4f}</b><extra></extra>",
             ),
-        ]
+        ],
+        theme,
+        height=340,
+        xaxis={"title": "before GELU"},
+        yaxis={"title": "after GELU"},
     )
-    style(figure, theme, height=340)
-    figure.update_xaxes(title_text="before GELU")
-    figure.update_yaxes(title_text="after GELU")
-    return figure
-
-
-def _with_legend(figure: go.Figure) -> go.Figure:
-    figure.update_layout(
-        showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": FONT_SIZE}}
-    )
-    return figure

@@ -17,9 +17,19 @@ _JOINER = "\u2060"  # takes no room, and joins no words that were apart
 _BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;">{}</div>'
 
 
-def less_white_space() -> None:
-    """Streamlit leaves a hand's breadth around a page: on a projector the charts want it."""
-    st.html("<style>[data-testid=stMainBlockContainer] {padding: 4.5rem 3rem 3rem;}</style>")
+# Streamlit leaves a hand's breadth around a page: on a projector the charts want it. The rest spares drawing charts
+# twice: the scrollbar keeps its place when a page is short for a moment, and a chart's width is a whole number of
+# pixels, since Plotly reads a fraction to three digits and is then told another.
+_STYLE = """<style>
+[data-testid=stMainBlockContainer] {padding: 4.5rem 3rem 3rem;}
+[data-testid=stMain] {scrollbar-gutter: stable;}
+[data-testid=stFullScreenFrame] {width: round(down, 100%, 1px);}
+</style>"""
+
+
+def page_style() -> None:
+    """How pages differ from Streamlit's usual ones."""
+    st.html(_STYLE)
 
 
 # Charts have their colours from the server, which hears of another mode (in the menu, or the computer's own at
@@ -59,6 +69,8 @@ def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None]
     }
     if on_click is None:
         return st.plotly_chart(figure, theme=None, key=key, config=options, alt=alt)
+    # What Streamlit would set after the first drawing, and draw again.
+    figure.layout.clickmode, figure.layout.dragmode = "event+select", "pan"
     return st.plotly_chart(
         figure, theme=None, key=key, config=options, alt=alt, on_select=on_click, selection_mode="points"
     )

@@ -1,0 +1,82 @@
+"""How long until all charts of a page are new after its text was edited, against bare pages of as many constant charts.
+
+The two bare pages and the two clocks are those of `redraw`. Every text is new to the server: the model runs.
+Tokens has no chart, so it is not here.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser, Page
+
+from benchmarks.chromium import (
+    CONSTANT,
+    TEXT,
+    WORDS,
+    chromium,
+    figures,
+    in_turns,
+    opened,
+    plain_figures,
+    print_row,
+    redraw,
+    server,
+    with_ratios,
+)
+
+PAGES = {"": 1, "embeddings": 0, "attention": 0, "block": 0, "residual": 0, "next_token": 0}  # drawings not Plotly's
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Measure every page; print a table; give back its rows."""
+    rows = []
+    steps = min(repeats + 2, len(WORDS) - 1)
+    with chromium() as browser, tempfile.TemporaryDirectory() as folder:
+        for name, n_drawings in PAGES.items():
+            with server("app.py") as app:  # not the one that is measured
+                page = _our_page(browser, app, name)
+                shown = [figures(page)]
+                for number in range(steps):
+                    _edit(page, number)
+                    shown.append(figures(page))
+                page.close()
+            paths = {kind: Path(folder) / f"{kind}.json" for kind in ("plain", "same")}
+            paths["same"].write_text(json.dumps(shown))
+            n_charts = len(shown[0]) + n_drawings
+            paths["plain"].write_text(json.dumps(plain_figures(len(shown), n_charts)))
+            row = {"page": name or "birds_eye", "what": "edited text", "charts": n_charts}
+            rows.append(with_ratios(row | _times(browser, name, paths, steps)))
+            print_row(rows[-1])
+    return rows
+
+
+def _times(browser: Browser, name: str, paths: dict[str, Path], steps: int) -> dict[str, float]:
+    with (
+        server("app.py") as app,
+        server(CONSTANT, str(paths["plain"]), "text") as plain,
+        server(CONSTANT, str(paths["same"]), "text") as same,
+    ):
+        tabs = {"ours": _our_page(browser, app, name), "plain": opened(browser, plain), "same": opened(browser, same)}
+        acts = {
+            kind: lambda number, tab=tab: _edit(tab, number)  # type: ignore[misc]
+            for kind, tab in tabs.items()
+            if kind != "same" or name  # the drawing of the bird's-eye view is no figure
+        }
+        times = in_turns(acts, steps)
+        for tab in tabs.values():
+            tab.close()
+    return times
+
+
+def _our_page(browser: Browser, app: str, name: str) -> Page:
+    return opened(browser, f"{app}/{name}?{urlencode({'text': TEXT.format(WORDS[0])})}")
+
+
+def _edit(page: Page, number: int) -> tuple[float, float]:
+    """Put another word into the text."""
+    field = page.get_by_label("Text", exact=True)
+    field.fill(TEXT.format(WORDS[number + 1]))
+    return redraw(page, lambda: field.press("Control+Enter"))

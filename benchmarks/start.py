@@ -1,0 +1,49 @@
+"""From `streamlit run` to the first chart in the browser, against a Streamlit page of one constant chart and torch.
+
+Both in turns, each time a new server and a new, empty browser tab's context. Ours opens the bird's-eye view with the
+bundled model: it is loaded and run, and its drawing and the parameters' chart are there.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser
+
+from benchmarks.chromium import CONSTANT, chromium, free_port, plain_figures, start, wait_for
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Measure; print; give back one row."""
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    with chromium() as browser, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.json"
+        path.write_text(json.dumps(plain_figures(1, 1)))
+        for _ in range(repeats + 1):
+            times["ours"].append(_first_chart(browser, "app.py"))
+            times["bare"].append(_first_chart(browser, CONSTANT, str(path), "torch"))
+    row = {f"{name}_ms": 1e3 * statistics.median(values[1:]) for name, values in times.items()}
+    row["ratio"] = row["ours_ms"] / row["bare_ms"]
+    print("first chart {ours_ms:.0f} ms, bare page with torch {bare_ms:.0f} ms: {ratio:.2f}x".format(**row))
+    return [row]
+
+
+def _first_chart(browser: Browser, script: str, *arguments: str) -> float:
+    """Seconds from the command to the chart; Chromium itself is there already."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    port = free_port()
+    began = time.perf_counter()
+    process = start(script, port, *arguments)
+    try:
+        wait_for(port)
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}", wait_until="commit")
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000, state="attached")
+        return time.perf_counter() - began
+    finally:
+        process.terminate()
+        process.wait()
+        context.close()
