@@ -1,5 +1,6 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
+import gc
 import os
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,7 +65,17 @@ def _bytes_of(result: "pd.DataFrame | NDArray[Any] | Lens") -> int:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def loaded(name: str) -> LoadedModel:
     """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
-    return LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+    model = LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+    _spare_the_collector()
+    return model
+
+
+def _spare_the_collector() -> None:
+    """Streamlit looks for garbage after every run of a page or a fragment. Going through all that the libraries
+    hold takes 100 ms, in which no other thread runs: what is there by now will stay, and is not looked through again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def own_models() -> dict[str, Path]:
