@@ -1,5 +1,8 @@
 """Every page on the bundled model, on GPT-2 small's shape and on a course checkpoint, for short and long texts."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from test_app import PAGES, open_page, this_machine, warm_server  # noqa: F401 - the fixtures work by being here
@@ -35,3 +38,18 @@ def test_every_page_shows_every_kind_of_model(checkpoint, page, view, model, n_t
     badges = [markdown.value for markdown in app.markdown if "-badge[" in markdown.value]
     assert all(badge.startswith(":green-badge[") for badge in badges)
     assert bool(badges) == (page in ("block", "residual", "patching", "gradients"))
+
+
+def test_a_model_that_nobody_uses_is_freed_though_the_collector_is_spared():
+    """`_spare_the_collector` hides what is loaded from Python's search for cycles: a cycle would stay for ever."""
+    model = models.loaded.__wrapped__("story-gpt")
+    trace = model.trace(model.engine.tokenize("Once upon a time"))
+    assert trace["pattern", 1].size
+    assert model.embedding_norms.size
+    gone = [weakref.ref(thing) for thing in (model.engine, trace)]
+    gc.disable()
+    try:
+        del model, trace
+        assert [thing() for thing in gone] == [None, None]
+    finally:
+        gc.enable()
