@@ -110,7 +110,10 @@ def _tell_if_broken(model: LoadedModel, trace: Trace) -> bool:
 
 
 def stop_if_broken(model: LoadedModel, trace: Trace) -> None:
-    """End the page where the run gave numbers that are none: they are not drawn as if they were fine."""
+    """End the page where the model's own run of a text gave numbers that are none: they are not drawn as if fine.
+
+    A run with interventions is another one: count its numbers with `not_finite` itself.
+    """
     if _tell_if_broken(model, trace):
         finish()
         st.stop()
