@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -13,7 +13,8 @@ class ByteCache(Generic[Value]):
     """Least recently used values go first once their sizes sum to more than `max_bytes`.
 
     Threads that ask for the same missing key at once wait for one computation. A failed
-    computation raises in all of them and leaves nothing behind.
+    computation raises in all of them and leaves nothing behind. One that is given up (what it
+    raises is no `Exception`) raises in its own thread alone, and another thread begins anew.
     """
 
     def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
@@ -35,15 +36,20 @@ class ByteCache(Generic[Value]):
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value under `key`, made by `make` if it is not there."""
-        with self._lock:
-            future = self._futures.get(key)
-            is_new = future is None
-            if future is None:
-                future = self._futures[key] = Future()
-            self._futures.move_to_end(key)
-        if is_new:
-            self._fill(key, future, make)
-        return future.result()
+        while True:
+            with self._lock:
+                future = self._futures.get(key)
+                is_new = future is None
+                if future is None:
+                    future = self._futures[key] = Future()
+                self._futures.move_to_end(key)
+            if is_new:
+                self._fill(key, future, make)
+            try:
+                return future.result()
+            except CancelledError:
+                if not future.cancelled():
+                    raise
 
     def _fill(self, key: Hashable, future: "Future[Value]", make: Callable[[], Value]) -> None:
         try:
@@ -52,6 +58,9 @@ class ByteCache(Generic[Value]):
         except BaseException as error:
             with self._lock:
                 del self._futures[key]
+            if not isinstance(error, Exception):
+                future.cancel()
+                raise
             future.set_exception(error)
             return
         future.set_result(value)

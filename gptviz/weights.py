@@ -4,7 +4,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,8 +49,8 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
         model = GPTModel(checkpoint.config, tied_head=checkpoint.tied_head)
     check_tensors(checkpoint.tensors, model)
     check_memory(sum(4 * tensor.numel() for tensor in checkpoint.tensors.values() if tensor.dtype != torch.float32))
-    check_finite(checkpoint)
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
+    check_finite(tensors)
     if checkpoint.tied_head:
         tensors["out_head.weight"] = tensors["tok_emb.weight"]
     model.load_state_dict(tensors, assign=True)
@@ -152,12 +152,12 @@ def _safetensors_in(folder: Path) -> list[Path]:
     raise WeightsError(f"The folder {folder.name} has no model.safetensors: save the model with safetensors.")
 
 
-def _read_safetensors(paths: Iterable[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
+    check_memory(sum(path.stat().st_size for path in paths if exists(path)))
     for path in paths:
         try:
-            check_memory(path.stat().st_size)
             # Not memory-mapped: a mapped file that is overwritten in place, as a training run does, ends the process.
             with safe_open(path, framework="pt", backend="pread") as file:
                 metadata |= file.metadata() or {}
@@ -420,9 +420,9 @@ def _check_size(config: GPTConfig, tied_head: bool, tensors: Mapping[str, Tensor
         )
 
 
-def check_finite(checkpoint: Checkpoint) -> None:
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raise `WeightsError` if a weight is NaN or infinite: every number that the model gives would be none."""
-    for name, tensor in checkpoint.tensors.items():
+    for name, tensor in tensors.items():
         if not all(end.isfinite() for end in tensor.aminmax()):  # NaN wins in both; no copy is made
             n_broken = int((~tensor.isfinite()).sum())
             raise WeightsError(

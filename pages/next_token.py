@@ -35,7 +35,7 @@ def show_prediction() -> None:
     tokens = text_and_continuation()
     with st.spinner(f"Running {len(tokens):,} tokens through the model…"):
         trace = view.model.trace(tokens)
-    shared.stop_if_broken(view.model, tokens)
+    shared.stop_if_broken(view.model, trace)
 
     token_column, *number_columns = st.columns([2, 1, 1, 1, 1, 1])
     chosen = widgets.position(token_column, tokens.strings, "After token")

@@ -91,6 +91,28 @@ def test_a_failure_reaches_all_who_wait_and_leaves_nothing():
     assert cache.get("key", lambda: b"now") == b"now"
 
 
+class GivesUp(BaseException):
+    """As Streamlit ends a script: it is a matter of that session alone."""
+
+
+def test_who_gives_up_takes_nobody_along():
+    cache, begun, give_up = bytes_cache(100), threading.Event(), threading.Event()
+
+    def begin():
+        begun.set()
+        assert give_up.wait(30)
+        raise GivesUp
+
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(cache.get, "key", begin)
+        assert begun.wait(30)
+        others = [pool.submit(cache.get, "key", lambda: b"made by another") for _ in range(8)]
+        give_up.set()
+        assert isinstance(first.exception(30), GivesUp)
+        assert {other.result(30) for other in others} == {b"made by another"}
+    assert cache.size == 15
+
+
 def test_a_value_whose_size_cannot_be_told_leaves_nothing():
     cache = bytes_cache(100)
     with pytest.raises(TypeError):

@@ -92,6 +92,13 @@ def test_a_tensor_that_claims_more_than_is_stored_is_refused(tmp_path):
         assert refused(path).startswith("The tensor out_head.weight claims more numbers than the file holds")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_every_kind_of_floating_point_is_read_as_float32(tmp_path, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in tiny_model().state_dict().items()}
+    engine = gptviz.load(course_file(tmp_path / "model.pth", **state), device="cpu")
+    assert engine.weight("final_norm.scale").tolist() == state["final_norm.scale"].float().tolist()
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -126,6 +133,22 @@ def test_half_precision_asks_for_the_room_that_it_takes_as_float32(tmp_path, mem
     gptviz.load(path, device="cpu")
     memory(path.stat().st_size + 1000)  # enough to read it, not to widen it
     assert "of memory" in refused(path)
+
+
+def test_the_parts_of_a_model_are_summed(tmp_path, memory):
+    tensors = gpt2_tensors(tiny_model())
+    folder = write_folder(tmp_path, {}, gpt2_config())
+    (folder / "model.safetensors").unlink()
+    names = [f"part-{number}.safetensors" for number in range(len(tensors))]
+    for name, key in zip(names, tensors, strict=True):
+        save_file({key: tensors[key]}, folder / name)
+    weight_map = dict(zip(tensors, names, strict=True))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert gptviz.load(folder, device="cpu").config == TINY
+    sizes = [(folder / name).stat().st_size for name in names]
+    memory(max(sizes) + 1000)  # enough for each of them
+    assert sum(sizes) > max(sizes) + 1000
+    assert "of memory" in refused(folder)
 
 
 # --- traps ------------------------------------------------------------------------------------------

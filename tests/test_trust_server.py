@@ -88,7 +88,7 @@ def server(tmp_path_factory):
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 1))",
         "import socket; socket.getaddrinfo('example.org', 80)",
         "import urllib.request; urllib.request.urlopen('http://example.org', timeout=1)",
-        "import httpx2; httpx2.get('http://example.org')",
+        "import huggingface_hub; huggingface_hub.get_hf_file_metadata('http://example.org/file')",
     ],
 )
 def test_the_guard_sees_who_leaves_this_machine(tmp_path, code):

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tiny import tiny_engine
 
+import gptviz
 from gptviz.analysis.lens import lens
 from gptviz.analysis.patching import Question, patched_differences
 from gptviz.analysis.prediction import prediction_table
 from gptviz.cache import ByteCache
 from gptviz.hooks import ACTIVATIONS, PER_LAYER
 from gptviz.interventions import Part
+from gptviz.tokens import gpt2_tokenizer
+from gptviz.trace import Trace
 from gptviz.ui import models
 from gptviz.ui.models import LoadedModel
 
@@ -178,6 +181,16 @@ class AnyUseOfACache(RuleBasedStateMachine):
 
 TestAnyUseOfACache = AnyUseOfACache.TestCase
 TestAnyUseOfACache.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("name", gptviz.MODELS)
+def test_the_longest_texts_trace_is_kept(name):
+    config = gptviz.MODELS[name].config
+    shape = (config["context_length"], config["emb_dim"])
+    stream = [np.broadcast_to(np.float32(0), shape)] * (config["n_layers"] + 1)  # takes no memory
+    tokens = gpt2_tokenizer().tokens([0] * config["context_length"])
+    trace = Trace(tokens, config, stream, np.zeros(config["vocab_size"], np.float32), lambda *_: {})
+    assert trace.max_bytes < max(models._TRACE_BYTES, models.largest_trace(config))
 
 
 class AnyUseOfAModel(RuleBasedStateMachine):

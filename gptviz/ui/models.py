@@ -137,7 +137,16 @@ def loaded(name: str) -> LoadedModel:
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
     _spare_the_collector()
-    return LoadedModel(engine)
+    room = max(_TRACE_BYTES, largest_trace(engine.config))
+    return LoadedModel(engine, ByteCache(room, lambda trace: trace.max_bytes))
+
+
+def largest_trace(config: gptviz.GPTConfig) -> int:
+    """A bit more bytes than any trace takes of a deep model: one that is not kept is computed at every look.
+
+    Most of it is the stream at the block borders, and 1.8 times as much for what is derived (see `gptviz.trace`).
+    """
+    return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
 
 
 def _spare_the_collector() -> None:

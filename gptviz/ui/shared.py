@@ -87,16 +87,15 @@ def begin(title: str, explanation: str, *, numbers: bool = True) -> View:
     st.markdown(explanation)
     view = _view()
     if numbers:
-        view.trace()
-        stop_if_broken(view.model, view.tokens)
+        stop_if_broken(view.model, view.trace())
     elif view.tokens.ids in view.model.traces:
-        tell_if_broken(view.model, view.tokens)
+        _tell_if_broken(view.model, view.trace())
     return view
 
 
-def tell_if_broken(model: LoadedModel, tokens: Tokens) -> bool:
-    """Say so where this text's run gave NaN or infinite numbers."""
-    table = model.result(tokens, "not finite", lambda: not_finite(model.trace(tokens)))
+def _tell_if_broken(model: LoadedModel, trace: Trace) -> bool:
+    """Say so where the run gave NaN or infinite numbers."""
+    table = model.result(trace.tokens, "not finite", lambda: not_finite(trace))
     broken = table[table["broken"] > 0]
     if broken.empty:
         return False
@@ -111,9 +110,12 @@ def tell_if_broken(model: LoadedModel, tokens: Tokens) -> bool:
     return True
 
 
-def stop_if_broken(model: LoadedModel, tokens: Tokens) -> None:
-    """End the page there: such numbers are not drawn as if they were fine."""
-    if tell_if_broken(model, tokens):
+def stop_if_broken(model: LoadedModel, trace: Trace) -> None:
+    """End the page where the model's own run of a text gave numbers that are none: they are not drawn as if fine.
+
+    A run with interventions is another one: count its numbers with `not_finite` itself.
+    """
+    if _tell_if_broken(model, trace):
         finish()
         st.stop()
 
