@@ -1,5 +1,6 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
+import gc
 import os
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,7 +65,12 @@ def _bytes_of(result: "pd.DataFrame | NDArray[Any] | Lens") -> int:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def loaded(name: str) -> LoadedModel:
     """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
-    return LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+    model = LoadedModel(gptviz.load(own_models().get(name, name), allow_download=False))
+    # Streamlit collects garbage after every run of a page, and looks at all objects for that: half of the
+    # time of a run went to those of torch, Plotly and the tokenizer, which stay. From now on it passes over them.
+    gc.collect()
+    gc.freeze()
+    return model
 
 
 def own_models() -> dict[str, Path]:
