@@ -1,5 +1,6 @@
 """The app's server, and sessions at it without a browser: what a browser sends and gets, over the same web socket."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -18,17 +19,21 @@ from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.util import calc_hash
 from websockets.asyncio.client import ClientConnection, connect
 
-_DONE = (0, 5)  # ForwardMsg.script_finished: the page, or a fragment of it; other ends are followed by another run
+_DONE = (0, 3)  # ForwardMsg.script_finished: the page, or a fragment; after another end the server runs it again
+_PATIENCE = 60  # seconds without a word from the server, then it is an error
 _WIDGETS = ("text_area", "number_input")
 
 
 @contextmanager
-def server(script: str = "app.py", **environment: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A Streamlit server on this machine, ended when the block ends: its web socket, and its process."""
+def server(*module: str, **environment: str) -> Iterator[tuple[str, psutil.Process]]:
+    """The app's server on this machine, ended when the block ends: its web socket, and its process.
+
+    `module` is what to run in place of `streamlit`, with arguments before its own.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
+    command = [sys.executable, "-m", *(module or ("streamlit",)), "run", "app.py", "--server.port", str(port)]
     command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
     environment = os.environ | environment
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -89,7 +94,7 @@ class Session:
         await self._socket.send(asked.SerializeToString())
         messages: list[ForwardMsg] = []
         while not (messages and messages[-1].WhichOneof("type") == "script_finished" and _is_done(messages[-1])):
-            messages.append(ForwardMsg.FromString(await self._socket.recv()))
+            messages.append(ForwardMsg.FromString(await asyncio.wait_for(self._socket.recv(), _PATIENCE)))
             self._learn(messages[-1])
         return messages
 

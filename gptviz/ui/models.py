@@ -137,6 +137,11 @@ def loaded(name: str) -> LoadedModel:
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
     _spare_the_collector()
+    return _with_room(engine)
+
+
+def _with_room(engine: gptviz.Engine) -> LoadedModel:
+    """The engine with a cache that can hold its longest trace."""
     room = max(_TRACE_BYTES, largest_trace(engine.config))
     return LoadedModel(engine, ByteCache(room, lambda trace: trace.max_bytes))
 
@@ -160,7 +165,7 @@ def _spare_the_collector() -> None:
 @st.cache_resource(max_entries=1, show_spinner=False)
 def untrained_twin(name: str) -> LoadedModel:
     """A model of the same shape with random weights."""
-    return LoadedModel(loaded(name).engine.untrained_twin())
+    return _with_room(loaded(name).engine.untrained_twin())
 
 
 def own_models() -> dict[str, Path]:

@@ -1,0 +1,110 @@
+"""A lecture hall: 30 tabs on story-gpt's attention page, each changing something every 2 s, for rounds of 60 s.
+
+Sessions are real ones, over Streamlit's web socket. In turns a session picks another head or layer, and edits the
+text: mostly to what all others look at too, at times to words of its own. At the end of a round all put the same new
+text at the same moment. An update's time runs from when it was due until the server is done with it; the time that
+browsers take to draw is not in it. Runs of the model are counted inside the server.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.frame import Row, row
+from benchmarks.session import Session, exceptions, server
+
+SESSIONS, SECONDS, EVERY = 30, 60.0, 2.0
+WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", "pig", "cow", "duck")
+TEXT = (
+    "Once upon a time there was a little {0}. The little {0} lived in a house by the river, and every day the little "
+    "{0} ran to the"
+)
+
+
+class Round(NamedTuple):
+    """What one round gave."""
+
+    milliseconds: list[float]  # of every update
+    at_once: list[float]  # of the same new text in all sessions at one moment
+    errors: list[str]
+    megabytes: float  # that the server holds at the end
+    texts: set[str]  # that were asked for
+
+
+def run(repeats: int) -> list[Row]:
+    """Rows for every round on one server."""
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "runs"
+        note.touch()
+        with server("benchmarks.counted_server", str(note)) as (url, process):
+            rounds = [
+                asyncio.run(sit(url, number, SESSIONS, SECONDS, lambda: process.memory_info().rss / 1e6))
+                for number in range(repeats)
+            ]
+        runs = note.read_text().splitlines()
+    rows = []
+    for number, one in enumerate(rounds, 1):
+        case = f"round {number}, {SESSIONS} sessions"
+        ordered = statistics.quantiles(one.milliseconds, n=20)
+        rows += [
+            row(f"update, median of {len(one.milliseconds):,}", case, statistics.median(one.milliseconds), "ms"),
+            row("update, 95th percentile", case, ordered[-1], "ms", at_most=2000),
+            row("one new text in all at once, the last to see it", case, max(one.at_once), "ms"),
+            row("errors", case, len(one.errors), "", at_most=0),
+            row("memory of the server", case, one.megabytes, "MB"),
+        ]
+        for error in one.errors[:3]:
+            print(error)
+    if repeats > 1:
+        first, last = rounds[0].megabytes, rounds[-1].megabytes
+        rows.append(row("memory, last round", "", last, "MB", against="first round", theirs=first, at_most=1.05))
+    texts = set().union(*(one.texts for one in rounds))
+    rows.append(
+        row("runs of the model", f"all {sum(len(one.milliseconds) + SESSIONS for one in rounds):,} updates", len(runs), "",
+            against="different texts", theirs=len(texts), at_most=1.0)
+    )  # fmt: skip
+    return rows
+
+
+async def sit(url, number, n_sessions, seconds, megabytes) -> Round:  # type: ignore[no-untyped-def]
+    """One round: every session opens the page, works for so many seconds, and meets the others at the end."""
+    found = Round([], [], [], 0.0, {TEXT.format(WORDS[0])})
+    together = asyncio.Barrier(n_sessions)
+    start = time.monotonic() + 3
+    await asyncio.gather(
+        *(_one(url, at, number, n_sessions, seconds, start, together, found) for at in range(n_sessions))
+    )
+    return found._replace(megabytes=megabytes())
+
+
+async def _one(url, at, number, n_sessions, seconds, start, together, found) -> None:  # type: ignore[no-untyped-def]
+    async with Session(url, "attention", {"text": TEXT.format(WORDS[0])}) as session:
+        found.errors.extend(exceptions(await session.open()))
+        await together.wait()
+        start = max(start, time.monotonic()) + EVERY * at / n_sessions
+        for step in range(int(seconds / EVERY)):
+            due = start + EVERY * step
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            label, value = _change(at, step, number)
+            if label == "Text":
+                found.texts.add(value)
+            found.errors.extend(exceptions(await session.put(label, value)))
+            found.milliseconds.append(1e3 * (time.monotonic() - due))
+        await together.wait()
+        due = time.monotonic()
+        text = f"All at once, in round {number} of {n_sessions} sessions"
+        found.texts.add(text)
+        found.errors.extend(exceptions(await session.put("Text", text)))
+        found.at_once.append(1e3 * (time.monotonic() - due))
+
+
+def _change(at: int, step: int, number: int) -> tuple[str, str | float]:
+    """What a session does at a step: which widget, and what to put there."""
+    if step % 2:
+        return ("Head", "Layer")[step // 2 % 2], float((at + step // 4) % 6)
+    if (at + step) % 5 == 0:
+        return "Text", f"Round {number}: tab {at} tells of its {WORDS[step % len(WORDS)]} number {step}"
+    return "Text", TEXT.format(WORDS[(step // 2) % len(WORDS)])
