@@ -132,7 +132,10 @@ def show_saliency() -> None:
         )
     else:
         with st.spinner("Going back through the model…"):
-            contributions = gradient_times_input(trace, view.engine, chosen, token)
+            contributions = view.model.result(
+                view.tokens, ("times input", chosen, token),
+                lambda: gradient_times_input(trace, view.engine, chosen, token),
+            )  # fmt: skip
         about = (
             f"The slope of the log-probability of {name} when a token's embedding fades: a first guess, which does not "
             "add up."

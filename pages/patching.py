@@ -151,7 +151,8 @@ def show_question(question: Question) -> None:
         border=True,
         help="After the corrupted prompt's last token.",
     )
-    whole = all_patched(question, engine)
+    key = ("all patched", question.corrupted.tokens.ids, question.answer, question.rival)
+    whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question, engine))))
     off = abs(whole - question.of_clean)
     agrees = off < 1e-3
     st.badge(
