@@ -32,7 +32,7 @@ def usual_limits(monkeypatch):
 
 def test_the_usual_limits_let_a_lecture_be_and_stop_the_absurd():
     usual = limits.read()
-    assert (usual.text, usual.new_tokens, usual.computations, usual.waiting) == (100_000, 1024, 2, 20)
+    assert (usual.text, usual.new_tokens, usual.computations, usual.waiting) == (100_000, 1024, 2, 100)
     assert usual.models == set(gptviz.MODELS)
 
 

@@ -101,7 +101,7 @@ def test_16_sessions_get_what_each_gets_alone(loaded_models, monkeypatch, at_onc
         assert len(expected) == len(found) > 8
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_array_equal(one, other)
-    assert models._gate(int(at_once), 20)._line == []
+    assert models._gate(int(at_once), 100)._line == []
 
 
 def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):

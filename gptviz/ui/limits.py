@@ -27,7 +27,7 @@ def read() -> Limits:
         text=_number("GPTVIZ_MAX_TEXT", 100_000),
         new_tokens=_number("GPTVIZ_MAX_NEW_TOKENS", 1024),
         computations=_number("GPTVIZ_MAX_COMPUTATIONS", 2),
-        waiting=_number("GPTVIZ_MAX_WAITING", 20),
+        waiting=_number("GPTVIZ_MAX_WAITING", 100),
         models=_models("GPTVIZ_ALLOWED_MODELS"),
     )
 
