@@ -42,6 +42,12 @@ def other_model() -> LoadedModel:
         return view.model
 
 
+def against_twin() -> None:
+    """The same text, on a model that was never trained."""
+    state.put(state.OTHER_TEXT, "")
+    state.put(state.OTHER_MODEL, TWIN)
+
+
 @st.fragment
 def show() -> None:
     """What to compare with, and everything that follows from it."""
@@ -53,8 +59,7 @@ def show() -> None:
         other = other_model()
         st.button(
             "Trained against untrained",
-            on_click=state.put,
-            args=(state.OTHER_MODEL, TWIN),
+            on_click=against_twin,
             type="primary",
             key="twin-button",
         )

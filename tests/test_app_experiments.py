@@ -167,8 +167,10 @@ def test_a_pair_fills_the_fields():
 def test_trained_against_untrained_is_one_click(story):
     app = open_page("compare", text=TEXT, other_text="")
     assert any("Both sides are the same" in info.value for info in app.info)
+    app.text_area(key="other_text").set_value("Another text").run()
     app.button(key="twin-button").click().run()
     check_page(app, "compare")
+    assert app.session_state["other_text"] == ""
     assert app.session_state["other_model"] == "untrained-twin"
     twin = story.untrained_twin()
     losses = [prediction_table(engine.run(TEXT))["surprisal_nats"].mean() for engine in (story, twin)]
