@@ -24,7 +24,7 @@ from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, exists, load_model, untrained_model
+from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
 
 _TOKENS_AT_ONCE = 2048  # in one batch: more are not faster, and take memory
 
@@ -305,13 +305,14 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        # Leaves of their own, on the same memory: the shared parameters stay without gradients.
+        # Leaves of their own, on the same memory, in a model of its own: the shared one stays as it is.
         parameters = {name: weight.detach().requires_grad_() for name, weight in self._model.named_parameters()}
         for name, parameter in parameters.items():
             parameter.register_post_accumulate_grad_hook(partial(measure, name))
+        model = model_without_values(self.config, tied_head=self.tied_head).eval()
         ids = self._ids(tokens.ids)
-        with self._lock, torch.enable_grad(), replace(self._model, switched_off(off, self.config)):
-            logits = functional_call(self._model, parameters, (ids,))
+        with torch.enable_grad(), replace(model, switched_off(off, self.config)):
+            logits = functional_call(model, parameters, (ids,))
             loss = F.cross_entropy(logits[0, :-1], ids[0, 1:])
             loss.backward()
         return loss.item(), {name: norms[name] for name in parameters}

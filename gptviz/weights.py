@@ -4,7 +4,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .config import ConfigError, GPTConfig, check_config, parameter_count
 from .model import DummyGPTModel, GPTModel
@@ -45,8 +47,7 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
     a training run may overwrite it while the model is in use. Raises `WeightsError`.
     """
     checkpoint = read_checkpoint(path, n_heads=n_heads)
-    with torch.device("meta"):  # no memory for initial values that would be thrown away
-        model = GPTModel(checkpoint.config, tied_head=checkpoint.tied_head)
+    model = model_without_values(checkpoint.config, tied_head=checkpoint.tied_head)
     check_tensors(checkpoint.tensors, model)
     check_memory(sum(4 * tensor.numel() for tensor in checkpoint.tensors.values() if tensor.dtype != torch.float32))
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
@@ -60,14 +61,35 @@ def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Che
     return model.eval(), checkpoint
 
 
+class _SkipInitialValues(TorchFunctionMode):
+    """Leaves new parameters as they are. On the meta device PyTorch's own initialisers load its compiler: a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs.get("tensor", *args[:1])
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Models built in here have shapes and no memory: their values come afterwards."""
+    with torch.device("meta"), _SkipInitialValues():
+        yield
+
+
+def model_without_values(config: GPTConfig, *, tied_head: bool) -> GPTModel:
+    """A model of this shape that has no memory for its weights: they are put in, or given with a call."""
+    with _shapes_only():
+        return GPTModel(config, tied_head=tied_head)
+
+
 def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> GPTModel:
     """A model with random weights, as GPT-2 was initialised (Radford et al. 2019, section 2.3):
     normal with standard deviation 0.02, the layers that write into the stream smaller by
     sqrt(2 n_layers), biases zero."""
     check_memory(4 * parameter_count(config, tied_head=tied_head))
-    with torch.device("meta"):
-        model = GPTModel(config, tied_head=tied_head)
-    model = model.to_empty(device="cpu")
+    model = model_without_values(config, tied_head=tied_head).to_empty(device="cpu")
     if tied_head:
         model.tie_head()
     generator = torch.Generator().manual_seed(seed)
@@ -87,7 +109,7 @@ def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> 
 def dummy_model(config: GPTConfig, seed: int) -> DummyGPTModel:
     """The course's skeleton with PyTorch's own random start: embeddings standard normal, the head
     uniform within 1 / sqrt(emb_dim)."""
-    with torch.device("meta"):
+    with _shapes_only():
         model = DummyGPTModel(config)
     model = model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)

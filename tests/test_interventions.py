@@ -262,6 +262,16 @@ def test_gradients_without_shortcuts_are_those_of_a_model_without(tiny, monkeypa
         assert norms[name] == pytest.approx(parameter.grad.norm().item(), rel=1e-3, abs=1e-8), name
 
 
+def test_weights_can_be_read_while_gradients_are_measured(tiny):
+    """Gradients are taken in a model of their own: swapping the shared one's parameters would take them away."""
+    tokens, before = tiny.tokenize(TEXT), tiny.weight("out_head.weight").copy()
+    with ThreadPoolExecutor(2) as pool:
+        measuring = pool.submit(lambda: [tiny.gradient_norms(tokens) for _ in range(10)])
+        while not measuring.done():
+            assert np.array_equal(tiny.weight("out_head.weight"), before)
+    assert len(measuring.result()) == 10
+
+
 def test_one_token_has_no_loss(tiny):
     with pytest.raises(ValueError, match="One token alone has no next token"):
         tiny.gradient_norms(tiny.tokenize("a"))

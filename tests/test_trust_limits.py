@@ -102,6 +102,7 @@ def only_small(monkeypatch):
 @pytest.mark.parametrize("name", ["untrained", "gpt2-xl", "/etc/passwd", "openai-community/gpt2", "../story-gpt", ""])
 def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(only_small, monkeypatch, name):
     loaded = []
+    models.loaded.clear()  # what was loaded while it was allowed
     monkeypatch.setattr(gptviz, "load", lambda name, **_: loaded.append(name))
     assert models.names() == ["story-gpt", "gpt2", "distilgpt2"]
     with pytest.raises(gptviz.WeightsError, match="no model of that name here"):
