@@ -177,6 +177,9 @@ def show_dummy() -> None:
         "goes in and what comes out has the same shape, but no attention lets a token see the others: put the words "
         "before the last token in another order, and its prediction stays as it was."
     )
+    if not st.toggle("Run both on your text", key=state.SKELETON.name):  # it takes longer than all of the page
+        shared.finish()
+        return
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     with st.spinner("Building the skeleton…"):
@@ -198,6 +201,7 @@ def show_dummy() -> None:
         ),
         hide_index=True,
     )
+    shared.finish()
 
 
 def first_guess(logits: np.ndarray) -> str:
