@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.frame import Row, row, table
+
 # 30 tokens with any of WORDS in them, each a token of its own.
 TEXT = (
     "Once upon a time there was a little {0}. The little {0} lived in a house by the river, and every day the little "
@@ -119,25 +121,22 @@ def in_turns(acts: Mapping[str, Callable[[int], tuple[float, float]]], steps: in
     return row
 
 
-def with_ratios(row: dict[str, Any]) -> dict[str, Any]:
-    """Add ours to the bare pages', by both clocks."""
-    bare = [kind for kind in ("plain", "same") if f"{kind}_ms" in row]
-    return row | {
-        f"to_{kind}{clock}": row[f"ours{clock}_ms"] / row[f"{kind}{clock}_ms"]
-        for kind in bare
-        for clock in ("", "_all")
-    }
+BARE = {"plain": "as many plain maps", "same": "the same charts, constant"}
 
 
-def print_row(row: dict[str, Any]) -> None:
-    """One line; in brackets by the second clock."""
-    line = "{page:11}{what:20}{charts:2} charts {ours_ms:5.0f} ({ours_all_ms:5.0f}) ms".format(**row)
-    for kind in ("plain", "same"):
-        if f"to_{kind}" in row:
-            ms, ms_all, ratio, ratio_all = (row[name] for name in (
-                f"{kind}_ms", f"{kind}_all_ms", f"to_{kind}", f"to_{kind}_all"))  # fmt: skip
-            line += f"   {kind} {ms:4.0f} ({ms_all:4.0f}) ms {ratio:5.2f}x ({ratio_all:5.2f}x)"
-    print(line, flush=True)
+def compared(what: str, case: str, times: Mapping[str, float], at_most: float | None = None) -> list[Row]:
+    """A row a bare page and clock; `at_most` is for the first clock, by which the charts are there."""
+    rows = [
+        row(
+            what, f"{case}, {told}", times[f"ours{clock}_ms"], "ms", against=name, theirs=times[f"{kind}{clock}_ms"],
+            at_most=limit,
+        )
+        for clock, told, limit in (("", "charts", at_most), ("_all", "anything", None))
+        for kind, name in BARE.items()
+        if f"{kind}_ms" in times
+    ]  # fmt: skip
+    print(table(rows), flush=True)
+    return rows
 
 
 @contextmanager
