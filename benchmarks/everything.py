@@ -28,9 +28,14 @@ def run(repeats: int) -> list[Row]:
         times = in_turns(calls, repeats if n_tokens < 1024 else max(2, repeats // 2))
         rows.append(
             row(
-                "run, every activation", f"{n_tokens:,} tokens", times["ours"], "ms",
-                against="TransformerLens", theirs=times["theirs"], at_most=0.7,
-            )  # fmt: skip
+                "run, every activation",
+                f"{n_tokens:,} tokens",
+                times["ours"],
+                "ms",
+                against="TransformerLens",
+                theirs=times["theirs"],
+                at_most=0.7,
+            )
         )
     return rows
 

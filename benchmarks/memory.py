@@ -37,9 +37,14 @@ def run(repeats: int) -> list[Row]:
         ours = _peak("page", page, json.dumps(query))
         rows.append(
             row(
-                "peak of a page above the model", title, ours, "MB",
-                against="TransformerLens", theirs=theirs, at_most=0.35,
-            )  # fmt: skip
+                "peak of a page above the model",
+                title,
+                ours,
+                "MB",
+                against="TransformerLens",
+                theirs=theirs,
+                at_most=0.35,
+            )
         )
     return rows
 
@@ -49,7 +54,7 @@ def _trace_row(n_tokens: int, at_most: float) -> Row:
     trace = engine.run(engine.tokenizer.tokens(ids(n_tokens)))
     for layer in range(engine.config["n_layers"]):
         trace["pattern", layer], trace["post", layer]
-    return row("bytes held for one trace, at most", f"{n_tokens:,} tokens", trace.max_bytes / 1e6, "MB", at_most=at_most)
+    return row("one trace holds at most", f"{n_tokens:,} tokens", trace.max_bytes / 1e6, "MB", at_most=at_most)
 
 
 def _peak(*arguments: Any) -> float:
