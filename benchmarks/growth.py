@@ -26,7 +26,7 @@ def run(repeats: int) -> list[Row]:
     """Rows of all three; once over is quick: two sizes and two numbers of sessions."""
     quick = repeats == 1
     rows = [*_over_tokens(repeats), *_over_sizes(repeats, 2 if quick else 4)]
-    rows += _over_sessions((1, 30) if quick else SESSIONS)
+    rows += _over_sessions(SESSIONS[:2] if quick else SESSIONS, 8.0 if quick else 20.0)
     _draw(rows)
     return rows
 
@@ -77,13 +77,13 @@ def _patterns(trace: gptviz.Trace) -> None:
         trace["pattern", layer]
 
 
-def _over_sessions(numbers: tuple[int, ...]) -> list[Row]:
+def _over_sessions(numbers: tuple[int, ...], seconds: float) -> list[Row]:
     rows = []
     for n_sessions in numbers:
         case = f"{n_sessions} sessions"
         with server() as (url, process):
             megabytes = lambda process=process: process.memory_info().rss / 1e6  # noqa: E731
-            one = asyncio.run(load.sit(url, 0, n_sessions, 20.0, megabytes))
+            one = asyncio.run(load.sit(url, 0, n_sessions, seconds, megabytes))
         rows += [
             row("sessions: an update, median", case, statistics.median(one.milliseconds), "ms"),
             row("sessions: an update, 95th percentile", case, statistics.quantiles(one.milliseconds, n=20)[-1], "ms"),
