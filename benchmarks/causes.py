@@ -3,16 +3,16 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gptviz
+from benchmarks.frame import Row, row
 from gptviz.analysis.causes import head_effects
 
 N_TOKENS = 16
 
 
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Measure in turns; print; give back one row."""
+def run(repeats: int) -> list[Row]:
+    """Measure in turns; one row."""
     engine = gptviz.load("untrained", device="cpu")
     tokens = engine.tokenizer.tokens(range(1000, 1000 + N_TOKENS))
     passes, effects = [], []
@@ -22,8 +22,8 @@ def run(repeats: int) -> list[dict[str, Any]]:
         effects.append(_seconds(lambda trace=trace: head_effects(trace, engine, N_TOKENS - 1, token=1)))  # type: ignore[misc]
     one, all_heads = statistics.median(passes[5:]), statistics.median(effects[1:])
     n_heads = engine.config["n_layers"] * engine.config["n_heads"]
-    print(f"one forward pass {1e3 * one:.0f} ms, {n_heads} heads {1e3 * all_heads:.0f} ms: {all_heads / one:.1f}x")
-    return [{"forward_ms": 1e3 * one, "all_heads_ms": 1e3 * all_heads, "ratio": all_heads / one}]
+    case = f"{N_TOKENS} tokens"
+    return [row(f"{n_heads} heads off, one by one", case, 1e3 * all_heads, "ms", against="one pass", theirs=1e3 * one)]
 
 
 def _seconds(call: Callable[[], object]) -> float:

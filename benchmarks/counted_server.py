@@ -11,16 +11,20 @@ from streamlit.web.cli import main
 
 import gptviz
 
-_run = gptviz.Engine.run
 
+def count_runs(note: Path) -> None:
+    """From now on every run of an engine writes a line."""
+    run = gptviz.Engine.run
 
-def _counted(engine: gptviz.Engine, text: Any, **settings: Any) -> gptviz.Trace:
-    trace = _run(engine, text, **settings)
-    with Path(sys.argv[1]).open("a") as file:
-        file.write(" ".join(map(str, trace.tokens.ids)) + "\n")
-    return trace
+    def counted(engine: gptviz.Engine, *arguments: Any, **settings: Any) -> gptviz.Trace:
+        trace = run(engine, *arguments, **settings)
+        with note.open("a") as file:
+            file.write(" ".join(map(str, trace.tokens.ids)) + "\n")
+        return trace
+
+    gptviz.Engine.run = counted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    gptviz.Engine.run = _counted  # type: ignore[method-assign]
+    count_runs(Path(sys.argv[1]))
     main(sys.argv[2:])

@@ -35,7 +35,7 @@ def run(repeats: int) -> list[Row]:
                 against="TransformerLens",
                 theirs=times["theirs"],
                 at_most=0.7,
-            )  # fmt: skip
+            )
         )
     return rows
 

@@ -161,8 +161,8 @@ def write_report(parts: Mapping[str, str], report: Path) -> None:
     """RESULTS.md from all that was measured; `parts` is each part's name and what it is about, in order."""
     sections = [
         "# Measured",
-        "`python -m benchmarks` writes this file. Both sides of a row do the same work in the same run, in turns, on the "
-        "same number of threads, in float32; times are medians. GPT-2 small is its shape with seeded random weights.",
+        "`python -m benchmarks` writes this file. Both sides of a row do the same work in the same run, in turns, on "
+        "the same number of threads, in float32; times are medians. GPT-2 small is its shape with random weights.",
     ]
     for part, about in parts.items():
         file = RESULTS / f"{part}.json"
@@ -171,4 +171,6 @@ def write_report(parts: Mapping[str, str], report: Path) -> None:
             versions = ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
             measured_on = f"{kept['date']}, {kept['machine']}; {kept['repeats']} repeats; {versions}."
             sections += [f"## {part}", about, table(kept["rows"]), measured_on]
+            if (RESULTS / f"{part}.png").exists():
+                sections.append(f"![{part}](results/{part}.png)")
     report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")

@@ -44,7 +44,7 @@ def run(repeats: int) -> list[Row]:
                 against="TransformerLens",
                 theirs=theirs,
                 at_most=0.35,
-            )  # fmt: skip
+            )
         )
     return rows
 
@@ -54,9 +54,7 @@ def _trace_row(n_tokens: int, at_most: float) -> Row:
     trace = engine.run(engine.tokenizer.tokens(ids(n_tokens)))
     for layer in range(engine.config["n_layers"]):
         trace["pattern", layer], trace["post", layer]
-    return row(
-        "bytes held for one trace, at most", f"{n_tokens:,} tokens", trace.max_bytes / 1e6, "MB", at_most=at_most
-    )
+    return row("one trace holds at most", f"{n_tokens:,} tokens", trace.max_bytes / 1e6, "MB", at_most=at_most)
 
 
 def _peak(*arguments: Any) -> float:

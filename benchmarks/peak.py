@@ -17,10 +17,15 @@ def main(folder: str, what: str, *arguments: str) -> None:
     """Print the peak in megabytes."""
     work = _page(folder, *arguments) if what == "page" else _cache(folder)
     work(16)
+    print(above(lambda: work(N_TOKENS)))
+
+
+def above(work: Callable[[], object]) -> float:
+    """Megabytes that the process comes to hold while it works, above what it held before."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
-    work(N_TOKENS)
-    print((_status("VmHWM") - before) / 1e6)
+    work()
+    return (_status("VmHWM") - before) / 1e6
 
 
 def _status(name: str) -> int:

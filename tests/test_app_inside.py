@@ -89,7 +89,9 @@ def test_start_page_counts_the_parameters_of_the_model_in_use():
 
 
 def test_skeleton_keeps_its_guess_when_the_words_before_change():
-    skeleton = columns_of(open_page("", text=TEXT, skeleton="1"), "after your text").set_index("model").loc["DummyGPTModel"]
+    skeleton = (
+        columns_of(open_page("", text=TEXT, skeleton="1"), "after your text").set_index("model").loc["DummyGPTModel"]
+    )
     assert skeleton["after your text"] == skeleton["earlier tokens in reverse"]
     assert skeleton["out"] == "[1, 9, 50,257]"
 

@@ -57,7 +57,7 @@ ALLOWED = {
     "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
     "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
     "gptviz/ui": TABLES_AND_FIGURES
-    | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"}
+    | {"streamlit", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
     | LIBRARY - {"gptviz.model"},
     "pages": TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"} | LIBRARY - {"gptviz.model"},
     "app.py": {"streamlit", "gptviz", "gptviz.ui"},
