@@ -80,7 +80,7 @@ def load(
     if name == "untrained":
         config = MODELS[name].config
         return Engine(untrained_model(config, seed), config, name=name, device=device)
-    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads)
+    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads, mapped=name in MODELS)
     return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, device=device)
 
 

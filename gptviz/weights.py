@@ -39,19 +39,22 @@ class Checkpoint(NamedTuple):
     notes: tuple[str, ...] = ()  # what had to be assumed, in sentences
 
 
-def load_model(path: Path, *, n_heads: int | None = None) -> tuple[GPTModel, Checkpoint]:
+def load_model(path: Path, *, n_heads: int | None = None, mapped: bool = False) -> tuple[GPTModel, Checkpoint]:
     """Build the model that `path` holds, in evaluation mode, in float32.
 
     `path` is a folder in Hugging Face form (config.json, model.safetensors or its shards), one
-    safetensors file, or a course checkpoint (`.pth`, `.pt`). The file is read, not memory-mapped:
-    a training run may overwrite it while the model is in use. Raises `WeightsError`.
+    safetensors file, or a course checkpoint (`.pth`, `.pt`). The file is read and looked through: a
+    training run may overwrite it while the model is in use, and may have gone wrong. With `mapped`
+    safetensors are memory-mapped and not looked through, which takes no time: for files that stay as
+    they are, such as the hub's cache. Raises `WeightsError`.
     """
-    checkpoint = read_checkpoint(path, n_heads=n_heads)
+    checkpoint = read_checkpoint(path, n_heads=n_heads, mapped=mapped)
     model = model_without_values(checkpoint.config, tied_head=checkpoint.tied_head)
     check_tensors(checkpoint.tensors, model)
     check_memory(sum(4 * tensor.numel() for tensor in checkpoint.tensors.values() if tensor.dtype != torch.float32))
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
-    check_finite(tensors)
+    if not mapped:
+        check_finite(tensors)
     if checkpoint.tied_head:
         tensors["out_head.weight"] = tensors["tok_emb.weight"]
     model.load_state_dict(tensors, assign=True)
@@ -124,15 +127,15 @@ def dummy_model(config: GPTConfig, seed: int) -> DummyGPTModel:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path, *, n_heads: int | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, *, n_heads: int | None = None, mapped: bool = False) -> Checkpoint:
     """Read `path` without building the model; see `load_model`. Tensors keep their stored type."""
     if not exists(path):
         raise WeightsError(f"There is no file or folder {_short(path)}: check the path.")
     if path.is_dir():
-        tensors, metadata = _read_safetensors(_safetensors_in(path))
+        tensors, metadata = _read_safetensors(_safetensors_in(path), mapped=mapped)
         stored = _read_json(path / "config.json") if (path / "config.json").exists() else None
     elif path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors([path])
+        tensors, metadata = _read_safetensors([path], mapped=mapped)
         stored = None
     elif path.suffix in {".pth", ".pt"}:
         tensors, stored = _read_course_checkpoint(path)
@@ -174,14 +177,14 @@ def _safetensors_in(folder: Path) -> list[Path]:
     raise WeightsError(f"The folder {folder.name} has no model.safetensors: save the model with safetensors.")
 
 
-def _read_safetensors(paths: Sequence[Path]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(paths: Sequence[Path], *, mapped: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     check_memory(sum(path.stat().st_size for path in paths if exists(path)))
     for path in paths:
         try:
-            # Not memory-mapped: a mapped file that is overwritten in place, as a training run does, ends the process.
-            with safe_open(path, framework="pt", backend="pread") as file:
+            # A mapped file that is overwritten in place, as a training run does, ends the process.
+            with safe_open(path, framework="pt", backend="mmap" if mapped else "pread") as file:
                 metadata |= file.metadata() or {}
                 for name in file.keys():  # noqa: SIM118 - not a dict
                     tensors[name] = file.get_tensor(name)

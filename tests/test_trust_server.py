@@ -235,5 +235,6 @@ def test_constraints_are_versions_of_the_index_and_nothing_else():
 
 def test_what_is_installed_by_the_readme_is_constrained():
     commands = re.findall(r"pip install [^`\n&]+", (ROOT / "README.md").read_text())
-    assert len(commands) == 3
-    assert all("-c constraints.txt" in command for command in commands)
+    of_the_app = [command for command in commands if "benchmarks" not in command]  # peers have versions of their own
+    assert len(of_the_app) == len(commands) - 1 == 3
+    assert all("-c constraints.txt" in command for command in of_the_app)
