@@ -117,7 +117,8 @@ class Tab:
 
     def go(self, title):
         """Choose another page in the navigation."""
-        link = self.page.get_by_role("link", name=title, exact=True)
+        role = self.page.get_by_role
+        link = role("link", name=title, exact=True).or_(role("menuitem", name=title, exact=True))
         if not link.is_visible():
             self.page.get_by_text("Experiments", exact=True).click()
         link.click()

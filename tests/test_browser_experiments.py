@@ -123,3 +123,51 @@ def test_gradients_are_measured_with_and_without_shortcuts(tab):
     tab.page.get_by_text("a first guess").wait_for()
     tab.settle()
     tab.check()
+
+
+def press(tab, text):
+    tab.page.get_by_text(text, exact=True).first.click()
+
+
+def type_into(tab, label, text):
+    field = tab.page.get_by_role("textbox", name=label, exact=True)
+    field.fill(text)
+    field.press("Control+Enter" if label == "Other text" else "Enter")
+
+
+LAST_ACTIONS = {
+    "ablation": (lambda tab: press(tab, "mean"), {"replacement": "mean"}),
+    "patching": (lambda tab: type_into(tab, "Clean prompt", "A cow and a"), {"clean": "A cow and a"}),
+    "compare": (lambda tab: type_into(tab, "Other text", "A cow"), {"other_text": "A cow"}),
+    "dropout": (lambda tab: press(tab, "attention weights"), {"dropped": "embedding-shortcut"}),
+    "gradients": (lambda tab: press(tab, "LayerNorm 1"), {"group": "norm1"}),
+    "embeddings": (lambda tab: press(tab, "Positional"), {"embedding": "pos_embed"}),
+}
+
+
+@pytest.mark.parametrize("page", LAST_ACTIONS)
+def test_what_was_chosen_last_is_there_when_one_comes_back(tab, page):
+    """In a fragment: Streamlit itself forgets such a value when another page is opened."""
+    act, expected = LAST_ACTIONS[page]
+    tab.open(page)
+    act(tab)
+    tab.wait_for_query(**expected)
+    tab.settle()
+    tab.go("Tokens")
+    tab.wait_for_query(**expected)
+    tab.page.go_back()
+    tab.settle()
+    tab.wait_for_query(**expected)
+    tab.check()
+
+
+def test_examples_can_be_tried_one_after_another_after_a_link_to_another_page(tab):
+    tab.open("ablation", replacement="mean")
+    tab.go("Patching")
+    for _ in range(2):
+        for name in ("He or she", "Little dog, little cat"):
+            tab.page.get_by_role("button", name=name).click()
+            tab.page.get_by_text("Most comes back at layer 0").wait_for()
+            tab.settle()
+            tab.check()
+    assert tab.query["replacement"] == "mean"

@@ -109,7 +109,7 @@ SETTINGS: tuple[Setting[Any], ...] = (
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
-_TO_WRITE, _STOPPED = "_to_write", "_stopped"
+_TO_WRITE, _STOPPED, _KEPT = "_to_write", "_stopped", "_kept"
 
 
 def take_start() -> bool:
@@ -123,13 +123,14 @@ def start() -> None:
     first_run = _NOTICES not in st.session_state
     if first_run:
         st.session_state[_NOTICES] = []
+        st.session_state[_KEPT] = {}
         st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
     for setting in SETTINGS:
         if first_run:
             st.session_state[setting.name] = _from_url(setting)
         else:
             # Streamlit forgets a widget's value on pages that do not draw it, unless it is set again.
-            st.session_state[setting.name] = st.session_state.get(setting.name, setting.default)
+            st.session_state[setting.name] = _value(setting)
 
 
 def _from_url(setting: Setting[Value]) -> Value:
@@ -143,9 +144,15 @@ def _from_url(setting: Setting[Value]) -> Value:
         return setting.default
 
 
+def _value(setting: Setting[Value]) -> Value:
+    """Streamlit forgets a value that was set in a fragment, when another page is opened: then it is the one kept."""
+    value: Value = st.session_state.get(setting.name, st.session_state[_KEPT].get(setting.name, setting.default))
+    return value
+
+
 def get(setting: Setting[Value]) -> Value:
     """The setting's value now; of a text, as much as the app takes."""
-    value: Value = st.session_state[setting.name]
+    value = _value(setting)
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
 
 
@@ -156,7 +163,7 @@ def text_left_out() -> int:
 
 def put(setting: Setting[Value], value: Value) -> None:
     """Set it. Call before its widget is drawn, or in a callback."""
-    st.session_state[setting.name] = value
+    st.session_state[setting.name] = st.session_state[_KEPT][setting.name] = value
 
 
 def within(setting: Setting[Any], low: float, high: float) -> Any:
@@ -261,7 +268,8 @@ def one_of(setting: Setting[Value], options: list[Value]) -> Value:
 
 
 def share() -> None:
-    """Write what differs from the start into the URL. Call last, in the page and in its fragments."""
+    """Keep all settings, and write what differs from the start into the URL. Call last, also in a page's fragments."""
+    st.session_state[_KEPT] = {setting.name: _value(setting) for setting in SETTINGS}
     wanted = {setting.name: setting.write(get(setting)) for setting in SETTINGS if get(setting) != setting.default}
     wanted = {name: word for name, word in wanted.items() if len(quote(word)) <= MAX_URL_CHARACTERS}
     if wanted != st.query_params.to_dict():
