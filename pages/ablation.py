@@ -61,7 +61,10 @@ def show() -> None:
             key="board", alt="Every head, attention, MLP and shortcut of the model; a click switches one off.",
             on_click=switch_clicked,
         )  # fmt: skip
-        st.caption("Numbers are heads. A click switches a part off, another click on again.")
+        st.caption(
+            "Numbers are heads. A click switches a part off, another click on again. Where a layer's attention is off, "
+            "its heads are too."
+        )
     with list_column:
         by_mean = show_choices(off)
     after = view.trace(off, by_mean=by_mean)
@@ -78,19 +81,31 @@ def show_choices(off: tuple[Part, ...]) -> bool:
     )  # fmt: skip
     with st.container(horizontal=True):
         for name, kinds in ALL.items():
-            st.button(f"All {name}", on_click=switch_all, args=(kinds,), key=f"all-{name}")
-        st.button("Nothing", on_click=state.put, args=(state.OFF, []), key="nothing-off", disabled=not off)
+            st.button(f"All {name} off/on", on_click=switch_all, args=(kinds,), key=f"all-{name}")
+        st.button("Switch all on", on_click=state.put, args=(state.OFF, []), key="nothing-off", disabled=not off)
         with st.popover("A neuron"):
             layer = widgets.number(st.container(), state.NEURON_LAYER, "Layer", 0, config["n_layers"] - 1)
             number = widgets.number(st.container(), state.NEURON, "Neuron", 0, 4 * config["emb_dim"] - 1)
             word = str(Part("neuron", layer, number))
-            st.button(f"Switch {word}", on_click=state.switch, args=(word,), key="switch-neuron", type="primary")
+            st.button(
+                f"Switch {word} {'on' if word in state.get(state.OFF) else 'off'}",
+                on_click=state.switch,
+                args=(word,),
+                key="switch-neuron",
+                type="primary",
+            )
     state.one_of(state.REPLACEMENT, ["zero", "mean"])
     st.segmented_control(
         "What takes their place", ["zero", "mean"], key=state.REPLACEMENT.name, required=True,
         help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
     )  # fmt: skip
     return state.get(state.REPLACEMENT) == "mean"
+
+
+def changed(difference: float) -> str | None:
+    """A difference for people; none where it rounds to 0."""
+    shown = f"{difference:+.3f}"
+    return None if float(shown) == 0 else shown
 
 
 def show_changes(before: Trace, after: Trace, name: tuple[object, ...]) -> None:
@@ -112,7 +127,7 @@ def show_changes(before: Trace, after: Trace, name: tuple[object, ...]) -> None:
         third.metric(
             "Mean loss after",
             f"{losses[1]:.3f} nats",
-            f"{losses[1] - losses[0]:+.3f}",
+            changed(losses[1] - losses[0]),
             delta_color="inverse",
             border=True,
         )

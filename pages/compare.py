@@ -115,7 +115,7 @@ def show_next(first: Trace, second: Trace, names: tuple[str, str]) -> None:
         told = "How much the second prediction misses of the first, over the whole vocabulary; 0 is the same."
         st.metric("KL divergence", f"{kl_divergence(*logits):.4f} nats", border=True, help=told)
         st.metric(
-            "The other way round", f"{kl_divergence(*reversed(logits)):.4f} nats", border=True,
+            "KL the other way round", f"{kl_divergence(*reversed(logits)):.4f} nats", border=True,
             help="How much the first misses of the second.",
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ def show_surprisal(first: tuple[LoadedModel, Trace], second: tuple[LoadedModel, 
         bits.append(np.append(np.nan, table["surprisal_bits"].to_numpy(float)[:-1]))
         means.append(table["surprisal_nats"].mean())
     for column, mean, name in zip(st.columns(2), means, names, strict=True):
-        shown = "one token: none" if np.isnan(mean) else f"{mean:.3f} nats"
+        shown = "one token: none" if np.isnan(mean) else f"{mean:.3f} nats ({mean / np.log(2):.2f} bits)"
         column.metric(f"Mean loss: {look.code(name)}", shown, border=True)
     if first[1].tokens.ids == second[1].tokens.ids:
         look.chart(
@@ -143,7 +143,7 @@ def show_surprisal(first: tuple[LoadedModel, Trace], second: tuple[LoadedModel, 
     for column, (_, trace), one, number in zip(st.columns(2), (first, second), bits, (1, 2), strict=True):
         with column:
             look.chart(
-                charts.surprisal_bars(trace.tokens.strings, one, theme=look.theme()),
+                charts.surprisal_bars(trace.tokens.strings, one, beside=bits, theme=look.theme()),
                 key=f"surprisal-{number}", alt="Surprisal of every token of this side.",
             )  # fmt: skip
 

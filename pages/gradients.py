@@ -47,7 +47,7 @@ def show_depth() -> None:
                 {
                     "model": told,
                     "mean loss (nats)": loss,
-                    "gradient, first block / last": gradients[told][0] / gradients[told][-1],
+                    "gradient of the first block over the last's": gradients[told][0] / gradients[told][-1],
                     "likeness of tokens at the end": likeness[told][-1],
                 }
             )
@@ -57,7 +57,7 @@ def show_depth() -> None:
         st.markdown("**Length of the gradient, block by block**")
         look.chart(
             charts.depth_lines(
-                gradients, blocks, what="gradient", logarithmic=True,
+                gradients, blocks, what="length (logarithmic scale)", logarithmic=True,
                 theme=look.theme(),
             ),
             key="gradients", alt="The gradient's length over the blocks, with and without shortcuts.",
@@ -93,7 +93,7 @@ def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], Load
     except gptviz.WeightsError as error:  # no memory for a second one
         st.error(look.plain(str(error)), icon=":material/error:")
         return {}
-    return {("untrained", "untrained without"): model}
+    return {("untrained", "untrained, without"): model}
 
 
 def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:

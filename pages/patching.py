@@ -14,6 +14,7 @@ from gptviz.tokens import Tokens
 from gptviz.ui import look, shared, state, widgets
 
 TOKENS_AT_ONCE = 2048  # of the runs between two looks at the Stop button
+CLEAR = 0.5  # logits between the two prompts: below that, there is little to bring back
 SECONDS = 0.7  # of work between two drawings of the map
 
 
@@ -48,9 +49,9 @@ KINDS = {
     "z": "Head by head",
 }
 ABOUT_KIND = {
-    "resid_pre": "The whole vector that enters a block, at one position.",
-    "attn_out": "What one block's attention adds, at one position.",
-    "mlp_out": "What one block's MLP adds, at one position.",
+    "resid_pre": "The whole vector that enters a block, at one position of the corrupted prompt.",
+    "attn_out": "What one block's attention adds, at one position of the corrupted prompt.",
+    "mlp_out": "What one block's MLP adds, at one position of the corrupted prompt.",
     "z": "What one head gathers, at all positions.",
 }
 
@@ -58,6 +59,7 @@ view = shared.begin(
     "Patching",
     "Two prompts that differ in little, and end differently. Put **one activation of the clean run into the corrupted "
     "run**: how much of the clean answer comes back? This page has two prompts of its own.",
+    text=False,
 )
 engine = view.engine
 
@@ -107,6 +109,8 @@ def ask() -> Question | None:
         return None
     with st.spinner("Running both prompts…"):
         traces = [view.model.trace(tokens) for tokens in prompts]
+    for trace in traces:
+        shared.stop_if_broken(view.model, trace)
     answers: list[int] = []
     for column, setting, label, trace, instead in zip(
         st.columns(2), (state.ANSWER, state.RIVAL), ("Answer to the clean prompt", "Answer to the corrupted"), traces,
@@ -152,6 +156,11 @@ def show_question(question: Question) -> None:
         help="After the corrupted prompt's last token.",
     )
     key = ("all patched", question.corrupted.tokens.ids, question.answer, question.rival)
+    if question.of_clean < question.of_corrupted + CLEAR:
+        st.warning(
+            "This model hardly tells the two prompts apart, or takes them the other way round: the shares say little.",
+            icon=":material/balance:",
+        )
     whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question, engine))))
     off = abs(whole - question.of_clean)
     agrees = off < 1e-3

@@ -28,9 +28,14 @@ PAGES = {
 }
 EXPERIMENTS = set(re.findall(r"pages/(\w+)\.py", APP.read_text().partition("EXPERIMENTS = [")[2]))
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
+OWN_TEXTS = {"patching"}  # pages that do without the shared text
+EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))
 # What all pages do by the same lines is looked at on one of them in the fast suite, and on all in the slow one.
-ONE_PAGE = pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=() if page == "attention" else pytest.mark.slow) for page in PAGES]
+ONE_PAGE, ONE_PAGE_OF_THE_TEXT = (
+    pytest.mark.parametrize(
+        "page", [pytest.param(page, marks=() if page == "attention" else pytest.mark.slow) for page in pages]
+    )
+    for pages in (PAGES, sorted(PAGES.keys() - OWN_TEXTS))
 )
 HOSTILE = '<script>window.hacked=1</script> <img src=x onerror="window.hacked=1"> &lt;b&gt; </div>'
 TEXTS = {
@@ -166,7 +171,7 @@ def test_every_page_opens_with_any_text(page, bos, text):
     check_text(open_page(page, text=text, bos=str(int(bos))), page, text, bos)
 
 
-@EVERY_PAGE
+@EVERY_PAGE_OF_THE_TEXT
 def test_an_empty_text_is_answered_with_an_example(page):
     app = open_page(page, text="")
     check_page(app, page)
@@ -180,7 +185,7 @@ def test_an_empty_text_is_answered_with_an_example(page):
     assert app.query_params == {"text": shared.EXAMPLE}
 
 
-@ONE_PAGE
+@ONE_PAGE_OF_THE_TEXT
 def test_an_empty_text_behind_the_start_token_is_one_token(page):
     app = open_page(page, text="", bos="1")
     check_page(app, page)
@@ -188,7 +193,7 @@ def test_an_empty_text_behind_the_start_token_is_one_token(page):
     assert charts(app) or app.dataframe
 
 
-@ONE_PAGE
+@ONE_PAGE_OF_THE_TEXT
 @pytest.mark.parametrize("bos", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_text_longer_than_the_context_is_cut_and_says_by_how_much(page, bos):
     text = "A very long day. " * 60
@@ -207,7 +212,7 @@ def test_a_text_as_long_as_the_context_is_whole(length):
     assert len(app.warning) == length - 256
 
 
-@ONE_PAGE
+@ONE_PAGE_OF_THE_TEXT
 def test_a_text_too_long_for_a_link_is_left_out_of_it_and_the_page_says_so(page):
     app = open_page(page)
     app.text_area(key="text").set_value("word " * 2000).run()

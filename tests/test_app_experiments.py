@@ -153,6 +153,20 @@ def test_prompts_without_answers_ask_for_two_different_ones(story):
     assert all(f"`{string}`" in app.metric[0].label for string in strings)
 
 
+def test_patching_needs_no_text_but_its_own():
+    app = open_page("patching", text="")
+    check_page(app, "patching")
+    assert len(app.info) == 0
+    assert patched_map(app)
+
+
+def test_prompts_that_the_model_does_not_tell_apart_are_said_to_be_so():
+    app = open_page("patching")
+    assert len(app.warning) == 0
+    app.button(key="pair-2").click().run()  # story-gpt cannot do GPT-2's pair
+    assert any("hardly tells the two prompts apart" in warning.value for warning in app.warning)
+
+
 def test_a_pair_fills_the_fields():
     app = open_page("patching")
     app.button(key="pair-1").click().run()
@@ -174,7 +188,9 @@ def test_trained_against_untrained_is_one_click(story):
     assert app.session_state["other_model"] == "untrained-twin"
     twin = story.untrained_twin()
     losses = [prediction_table(engine.run(TEXT))["surprisal_nats"].mean() for engine in (story, twin)]
-    assert [metric.value for metric in app.metric][2:] == [f"{loss:.3f} nats" for loss in losses]
+    assert [metric.value for metric in app.metric][2:] == [
+        f"{loss:.3f} nats ({loss / np.log(2):.2f} bits)" for loss in losses
+    ]
     difference = charts(app)[-1]["data"][0]
     assert difference["zmin"] == -1
     patterns = [engine.run(TEXT)["pattern", 2][5] for engine in (twin, story)]

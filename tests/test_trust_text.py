@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.Markdown_pb2 import Markdown
-from test_app import EVERY_PAGE, charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import EVERY_PAGE, EVERY_PAGE_OF_THE_TEXT, charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - fixtures
 from test_trust_numbers import CALLS
 
 import gptviz.charts as charts_module
@@ -275,7 +275,7 @@ def test_a_hundred_thousand_characters_are_cut_into_tokens_at_once(text):
     assert gpt2_tokenizer().encode(text).text == text
 
 
-@EVERY_PAGE
+@EVERY_PAGE_OF_THE_TEXT
 @pytest.mark.timeout(120)
 def test_every_page_takes_a_hundred_thousand_characters(page):
     app = open_page(page)

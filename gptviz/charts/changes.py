@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from .attention import attention_map
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, room
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, room, span
 
 _LEGEND: dict[str, Any] = {
     "top": 45,
@@ -40,7 +40,7 @@ def switch_board(
                 textfont={"size": FONT_SIZE + 4, "color": theme.on_accent},
                 marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
                 customdata=parts.ravel().tolist(),
-                hovertemplate="<b>%{customdata}</b><br>click to switch<extra></extra>",
+                hovertemplate="<b>%{customdata}</b><br>click to switch it off or on<extra></extra>",
                 # A click switches; it must not dim the others.
                 selected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
                 unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
@@ -49,6 +49,7 @@ def switch_board(
         theme, height=height, left=55, right=60, top=95, bottom=10, dragmode=False,
         xaxis={
             "tickvals": list(range(n_columns)), "ticktext": list(columns), "side": "top", "tickangle": -35,
+            "range": [-0.5, n_columns - 0.5],
             "showgrid": False, "zeroline": False, "showline": False, "fixedrange": True,
         },
         yaxis={
@@ -84,7 +85,7 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
         theme,
         height=110 + 38 * max(3, len(table)),
         left=room(tokens),
-        xaxis={"tickformat": ".0%", "title": "probability", "rangemode": "tozero"},
+        xaxis={"tickformat": ".0%", "title": "probability", "range": span(table[["first", "second"]], from_zero=True)},
         yaxis=_rows(tokens),
         bargap=0.25,
         **_LEGEND,
@@ -127,7 +128,7 @@ def run_spread(
             ),
         ],
         theme, height=int(np.clip(110 + 32 * n_numbers, 240, 900)), left=room(strings),
-        xaxis={"title": what, "rangemode": "tozero"}, yaxis=_rows(strings), **_LEGEND,
+        xaxis={"title": what, "range": span(runs, evaluation, from_zero=True)}, yaxis=_rows(strings), **_LEGEND,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def head_grid(
         left=55,
         top=60,
         bottom=10,
-        xaxis=_head_axis(across, "head") | {"side": "top"},
+        xaxis=_head_axis(across, "head") | {"side": "top", "range": [-0.5, n_heads - 0.5]},
         yaxis=_head_axis(down, "layer") | {"range": [n_layers - 0.5, -0.5]},
         dragmode=False,
         shapes=[] if chosen is None else [_frame(np.array([chosen[1], chosen[0]]) - 0.5, 1, theme)],

@@ -39,7 +39,13 @@ def dimension_map(
         theme,
         height=_height(len(strings)),
         left=room(strings),
-        xaxis={"title": across, "showgrid": False, "zeroline": False, "nticks": 12},
+        xaxis={
+            "title": across,
+            "showgrid": False,
+            "zeroline": False,
+            "nticks": 12,
+            "range": [-0.5, values.shape[1] - 0.5],
+        },
         yaxis=token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]},
         shapes=[] if chosen is None else [_frame(chosen, values.shape[1], theme)],
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import LIGHT, Theme, figure, labels, room, token_axis
+from .theme import LIGHT, Theme, figure, labels, room, span, token_axis
 
 
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -74,11 +74,17 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
 
 
 def surprisal_bars(
-    strings: Sequence[str], bits: NDArray[np.floating], *, chosen: int | None = None, theme: Theme = LIGHT
+    strings: Sequence[str],
+    bits: NDArray[np.floating],
+    *,
+    chosen: int | None = None,
+    beside: Sequence[NDArray[np.floating]] = (),
+    theme: Theme = LIGHT,
 ) -> go.Figure:
     """How surprised the model was by each token, given those before it: minus log2 of its probability.
 
-    `strings` and `bits` have one entry per position; the first token was not predicted (NaN).
+    `strings` and `bits` have one entry per position; the first token was not predicted (NaN). The axis
+    has room for the bits of the charts `beside` too, so that bars of one height mean the same.
     """
     positions = np.arange(len(strings))
     colors = [theme.accent if position == chosen else theme.main for position in positions]
@@ -96,6 +102,6 @@ def surprisal_bars(
         height=280,
         bottom=room(strings, slanted=True),
         xaxis=token_axis(strings) | {"tickangle": -60},
-        yaxis={"title": "surprisal (bits)", "rangemode": "tozero"},
+        yaxis={"title": "surprisal (bits)", "range": span(bits, *beside, from_zero=True)},
         bargap=0.15,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from plotly.basedatatypes import BaseTraceType
 
 FONT_SIZE = 15  # legible from the back row
@@ -164,6 +164,22 @@ def largest(values: NDArray[np.floating], percentile: float = 100) -> float:
     """Where a scale centred on zero ends: the largest absolute value, leaving out what is no number; never 0."""
     finite = np.abs(values[np.isfinite(values)])
     return float(np.percentile(finite, percentile)) or 1.0 if finite.size else 1.0
+
+
+def span(*values: ArrayLike, from_zero: bool = False, logarithmic: bool = False) -> list[float]:
+    """An axis' ends for these numbers, with a little air; `from_zero` for bars; `logarithmic` in powers of ten.
+
+    Set rather than left to Plotly: in a page that is edited quickly, an axis of its own finding was seen to stay
+    as it was for the numbers before.
+    """
+    shown = np.concatenate([np.ravel(np.asarray(some, dtype=float)) for some in values]) if values else np.zeros(0)
+    shown = np.log10(shown[shown > 0]) if logarithmic else shown
+    shown = shown[np.isfinite(shown)]
+    low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
+    if from_zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    air = 0.06 * (high - low) or 0.5
+    return [low - air if low or not from_zero else 0.0, high + air if high or not from_zero else 0.0]
 
 
 def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:

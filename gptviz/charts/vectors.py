@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, room, span, token_axis
 
 _LEGEND: dict[str, Any] = {
     "top": 70,  # pixels above a chart for up to two rows of names
@@ -39,7 +39,7 @@ def token_lines(
         height=320,
         bottom=room(strings, slanted=True),
         xaxis=token_axis(strings) | {"tickangle": -60},
-        yaxis={"title": what},
+        yaxis={"title": what, "range": span(*series.values())},
         **_LEGEND,
     )
 
@@ -72,7 +72,13 @@ def principal_scatter(
     }
     if n_components == 2:
         points = go.Scatter(x=coordinates[:, 0], y=coordinates[:, 1], **common)
-        return figure(points, theme, height=480, xaxis={"title": titles[0]}, yaxis={"title": titles[1]})
+        return figure(
+            points,
+            theme,
+            height=480,
+            xaxis={"title": titles[0], "range": span(coordinates[:, 0])},
+            yaxis={"title": titles[1], "range": span(coordinates[:, 1])},
+        )
     x, y, z = coordinates.T
     common |= {"text": labels_in_3d(strings), "hovertext": common["text"]}
     common["hovertemplate"] = "<b>%{hovertext}</b>, position %{customdata}<extra></extra>"
@@ -108,7 +114,7 @@ def position_waves(
         theme,
         height=340,
         xaxis={"title": "position", "showgrid": False},
-        yaxis={"title": "value"},
+        yaxis={"title": "value", "range": span(table[:, list(dimensions)])},
         shapes=[{"type": "rect", "fillcolor": theme.muted, "opacity": 0.15, "line": {"width": 0}, **text}]
         if n_used
         else [],
@@ -152,6 +158,7 @@ def depth_lines(
     `downwards` is for ranks, the first of which is on top.
     """
     colors = (theme.accent, theme.main, theme.second, theme.muted)
+    ends = span(*series.values(), logarithmic=logarithmic)
     return figure(
         [
             go.Scatter(
@@ -167,9 +174,19 @@ def depth_lines(
         theme,
         height=380,
         bottom=room(rows, slanted=True),
-        xaxis={"tickvals": list(range(len(rows))), "ticktext": list(rows), "tickangle": -60, "showgrid": False},
-        yaxis={"title": what, "type": "log" if logarithmic else "linear"}
-        | ({"autorange": "reversed", "dtick": 1} if downwards else {}),
+        xaxis={
+            "tickvals": list(range(len(rows))),
+            "ticktext": list(rows),
+            "tickangle": -60,
+            "showgrid": False,
+            "range": [-0.25, len(rows) - 0.75],
+        },
+        yaxis={
+            "title": what,
+            "type": "log" if logarithmic else "linear",
+            "range": ends[::-1] if downwards else ends,
+            **({"dtick": 1 if downwards else "D2"} if logarithmic else {}),
+        },
         **_LEGEND,
     )
 
@@ -191,6 +208,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
         theme,
         height=280,
         xaxis={"title": "dimension", "showgrid": False},
+        yaxis={"range": span(*series.values())},
         **_LEGEND,
     )
 
@@ -205,6 +223,7 @@ def value_bars(
 ) -> go.Figure:
     """Signed numbers as bars, positive and negative in two colours: [n], with a name each."""
     values = np.asarray(values, dtype=float)
+    ends = span(values, from_zero=True)
     axis = np.arange(len(values))
     bars = {"orientation": "h", "x": values, "y": axis} if horizontal else {"x": axis, "y": values}
     trace = go.Bar(
@@ -215,14 +234,21 @@ def value_bars(
     )
     if not horizontal:
         across = token_axis(list(names)) | {"tickangle": -60}
-        return figure(trace, theme, height=300, bottom=room(names, slanted=True), xaxis=across, yaxis={"title": what})
+        return figure(
+            trace,
+            theme,
+            height=300,
+            bottom=room(names, slanted=True),
+            xaxis=across,
+            yaxis={"title": what, "range": ends},
+        )
     down = {"tickvals": axis.tolist(), "ticktext": labels(list(names)), "range": [len(values) - 0.5, -0.5]}
     return figure(
         trace,
         theme,
         height=90 + 30 * len(values),
         left=room(names),
-        xaxis={"title": what},
+        xaxis={"title": what, "range": ends},
         yaxis=down | {"showgrid": False, "zeroline": False},
     )
 
@@ -247,6 +273,6 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
         ],
         theme,
         height=340,
-        xaxis={"title": "before GELU"},
-        yaxis={"title": "after GELU"},
+        xaxis={"title": "before GELU", "range": [low, high]},
+        yaxis={"title": "after GELU", "range": span(curve, post)},
     )

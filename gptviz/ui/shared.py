@@ -76,16 +76,18 @@ def controls() -> None:
         look.follow_mode()
 
 
-def begin(title: str, explanation: str, *, numbers: bool = True) -> View:
+def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = True) -> View:
     """Begin a page: its heading, and the model and tokens in question.
 
     Where there is nothing to show, it says what to do, and ends the page; so also where the page would show the
-    `numbers` of a model that gives none.
+    `numbers` of a model that gives none. A page that has texts of its own does without the shared `text`.
     """
     _go_through_router()
     st.title(title)
     st.markdown(explanation)
-    view = _view()
+    view = _view(text)
+    if not text:
+        return view
     if numbers:
         stop_if_broken(view.model, view.trace())
     elif view.tokens.ids in view.model.traces:
@@ -129,12 +131,14 @@ def _go_through_router() -> None:
         st.rerun()
 
 
-def _view() -> View:
+def _view(text: bool) -> View:
     model = _model()
     config = model.engine.config
     for note in model.engine.notes:
         st.info(note, icon=":material/info:")
     tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
+    if not text:
+        return View(model, tokens[: config["context_length"]], 0)
     if state.too_long_for_link():
         st.caption("This text is too long for a link: the page's address leaves it out.")
     if state.text_left_out():
