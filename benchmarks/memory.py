@@ -25,6 +25,10 @@ PAGES: dict[str, tuple[str, dict[str, str]]] = {
     "Attention, one head": ("attention", {"view": "one"}),
     "Attention, head finder": ("attention", {"view": "finder"}),
     "Next token": ("next_token", {}),
+    "Ablation": ("ablation", {}),
+    "Compare": ("compare", {"other_text": ""}),
+    "Dropout, 4 runs": ("dropout", {"runs": "4"}),
+    "Gradients, by gradient x input": ("gradients", {"method": "times_input", "twin": "0"}),
 }
 
 
