@@ -509,7 +509,7 @@ def save_checkpoint(path, **changes):
     return path
 
 
-@ONE_PAGE
+@ONE_PAGE_OF_THE_TEXT
 def test_models_of_ones_own_are_offered(page, monkeypatch, tmp_path):
     path = save_checkpoint(tmp_path / f"mine{page}.pth")
     monkeypatch.setenv(models.OWN_MODELS_VARIABLE, str(path))
