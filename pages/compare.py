@@ -7,7 +7,6 @@ import gptviz
 from gptviz import charts
 from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
 from gptviz.analysis.prediction import prediction_table
-from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 from gptviz.ui import look, models, shared, state, widgets
 from gptviz.ui.models import LoadedModel
@@ -155,7 +154,7 @@ def show_heads(first: Trace, second: Trace, names: tuple[str, str]) -> None:
     fewest = {key: min(first.config[key], second.config[key]) for key in ("n_layers", "n_heads")}
     layer = widgets.number(layer_column, state.LAYER, "Layer", 0, fewest["n_layers"] - 1)
     head = widgets.number(head_column, state.HEAD, "Head", 0, fewest["n_heads"] - 1)
-    shown = [shorten(trace.tokens) for trace in (first, second)]
+    shown = [trace.tokens[:MAPS_SHOWN] for trace in (first, second)]
     patterns = [
         trace["pattern", layer][head, : len(tokens), : len(tokens)]
         for trace, tokens in zip((first, second), shown, strict=True)
@@ -181,11 +180,6 @@ def show_heads(first: Trace, second: Trace, names: tuple[str, str]) -> None:
             ),
             key="head-difference", alt="The difference of the two maps.",
         )  # fmt: skip
-
-
-def shorten(tokens: Tokens) -> Tokens:
-    """The first tokens, of a long text."""
-    return tokens[:MAPS_SHOWN]
 
 
 show()
