@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .analysis.ranking import strings_of, top_ids
 from .analysis.sampling import next_token_probabilities
 from .cache import ByteCache
 from .config import GPTConfig
 from .hooks import ACTIVATIONS, PER_LAYER, Key, check_name
-from .tokens import Tokens, gpt2_tokenizer
+from .tokens import Tokens
 
 Array = NDArray[np.float32]
 # (names, layer, what goes in) -> arrays: runs the one part of the model in which `names` lie. What
@@ -125,10 +126,10 @@ class Trace:
         """
         logits = self.logits_at(position)
         probabilities = next_token_probabilities(logits, temperature=temperature)
-        ids = np.argsort(-logits, kind="stable")[:k]
+        ids = top_ids(logits, k)
         return pd.DataFrame(
             {
-                "token": gpt2_tokenizer().tokens(ids.tolist()).strings,
+                "token": strings_of(ids),
                 "id": ids,
                 "logit": logits[ids],
                 "probability": probabilities[ids],

@@ -26,6 +26,12 @@ def test_ranks_are_the_places_in_that_order(logits):
         assert (ranks(logits, order[:, place]) == place + 1).all()
 
 
+@pytest.mark.parametrize("k", [1, 200, 201, 300, 400])
+def test_many_ids_come_in_the_same_order_as_few(k):
+    logits = np.random.default_rng(0).integers(0, 50, size=(2, 300)).astype(np.float32)
+    assert top_ids(logits, k).tolist() == np.argsort(-logits, axis=-1, kind="stable")[:, :k].tolist()
+
+
 def test_top_ids_of_one_row():
     assert top_ids(np.array([0.5, 3.0, -1.0, 3.0]), 3).tolist() == [1, 3, 0]
     assert ranks(np.array([0.5, 3.0, -1.0, 3.0]), np.array(3)) == 2

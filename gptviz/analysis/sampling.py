@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .ranking import top_ids
+
 
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Probabilities over the last axis, in float64; each row sums to 1."""
@@ -47,7 +49,7 @@ def next_token_probabilities(
         probabilities = softmax((logits - logits.max()) / temperature)
     if top_k is None and top_p is None:
         return probabilities
-    order = np.argsort(-logits, kind="stable")[:top_k]  # not the probabilities: near ones can round to a tie
+    order = top_ids(logits, top_k or len(logits))  # not the probabilities: near ones can round to a tie
     kept = probabilities[order] / probabilities[order].sum()
     if top_p is not None:
         n_kept = 1 + int(np.searchsorted(np.cumsum(kept), top_p - 1e-12))
