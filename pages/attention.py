@@ -23,7 +23,6 @@ from gptviz.ui import look, shared, state, widgets
 
 CELLS_SHOWN = 512  # of the map's side: a million cells of 1,024 tokens keep a browser busy for seconds
 LINES_SHOWN = 40  # tokens: a longer text shows a window around the chosen one
-WEIGHT = st.column_config.ProgressColumn("weight", format="%.4f", min_value=0, max_value=1)
 VIEWS = {"one": "One head", "all": "All heads", "finder": "Head finder"}
 READINGS = {
     "weights": "Weights, as they are",
@@ -95,9 +94,7 @@ def show_head() -> None:
             st.caption(f"Each cell is the largest of {factor} × {factor} tokens; the lines and tables have every one.")
     with lines_column:
         show_lines(values if reading in ("without_first", "rollout") else pattern, chosen)
-    show_sink()
-    show_chosen(pattern, chosen)
-    show_written(layer, head, chosen)
+    show_chosen(layer, head, pattern, chosen)
     shared.finish()
 
 
@@ -175,32 +172,24 @@ def show_sink() -> None:
         )  # fmt: skip
 
 
-def show_chosen(pattern: Array, chosen: int) -> None:
-    """What the chosen token attends to, and what attends to it."""
-    looks_column, looked_at_column = st.columns(2)
-    with looks_column:
-        st.markdown(f"##### What {look.code(strings[chosen])} attends to")
-        table = strongest(pattern[chosen, : chosen + 1], strings)
-        st.dataframe(table, hide_index=True, column_config={"weight": WEIGHT})
-    with looked_at_column:
-        st.markdown(f"##### What attends to {look.code(strings[chosen])}")
-        table = strongest(pattern[chosen:, chosen], strings, first=chosen)
-        st.dataframe(table, hide_index=True, column_config={"weight": WEIGHT})
-
-
-def show_written(layer: int, head: int, chosen: int) -> None:
-    """The head's OV side: what it would write if it looked at the chosen token."""
-    st.markdown(f"##### What this head writes when it looks at {look.code(strings[chosen])}")
-    st.caption(
-        "The token's value through the output projection, the final norm and the output head (the OV circuit, Elhage "
-        "et al. 2021): the logits that it pushes up and down directly, at a weight of 1."
-    )
+def show_chosen(layer: int, head: int, pattern: Array, chosen: int) -> None:
+    """What the chosen token attends to, what attends to it, and the head's OV side: what looking at it would write."""
     trace = view.trace()
     scale = float(frozen_scale(trace["resid_post", n_layers - 1][chosen]))
-    table = pushed_tokens(ov_effect(view.engine, layer, head, trace["v", layer][chosen, head], scale), k=8)
-    up_column, down_column = st.columns(2)
-    up_column.dataframe(table[:8], hide_index=True)
-    down_column.dataframe(table[:7:-1], hide_index=True)
+    pushed = pushed_tokens(ov_effect(view.engine, layer, head, trace["v", layer][chosen, head], scale), k=8)
+    look.tables(
+        {
+            "What {} attends to": strongest(pattern[chosen, : chosen + 1], strings),
+            "What attends to {}": strongest(pattern[chosen:, chosen], strings, first=chosen),
+            "Looking at {}, this head pushes up": pushed[:8],
+            "Looking at {}, this head pushes down": pushed[:7:-1],
+        },
+        strings[chosen],
+    )
+    st.caption(
+        "What a head pushes is the token's value through the output projection, the final norm and the output head "
+        "(the OV circuit, Elhage et al. 2021): logits that it changes directly, at a weight of 1."
+    )
 
 
 # --- all heads ---------------------------------------------------------------------------------
@@ -353,3 +342,5 @@ st.segmented_control(
     label_visibility="collapsed",
 )  # fmt: skip
 {"one": show_head, "all": show_all, "finder": show_finder}[state.get(state.VIEW)]()
+if state.get(state.VIEW) == "one":
+    show_sink()

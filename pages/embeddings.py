@@ -53,34 +53,33 @@ def show_vectors() -> None:
             key="embedding-cosines",
             alt=f"Cosine between the {KINDS[kind].lower()} embeddings of every two tokens.",
         )
-    show_components(kind)
+    show_components()
     shared.finish()
 
 
-def show_components(kind: str) -> None:
+@st.fragment
+def show_components() -> None:
     """The tokens along their main directions."""
-    st.subheader("The tokens in two and three dimensions")
+    st.subheader("The tokens along their main directions")
     if len(strings) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
+        shared.finish()
         return
-    found = principal_components(vectors[kind], 3)
-    flat_column, deep_column = st.columns(2)
-    for column, n_components in ((flat_column, 2), (deep_column, 3)):
-        with column:
-            look.chart(
-                charts.principal_scatter(
-                    found.coordinates[:, :n_components],
-                    strings,
-                    found.explained[:n_components],
-                    theme=look.theme(),
-                ),
-                key=f"components-{n_components}",
-                alt=f"The tokens along the first {n_components} principal components of their embeddings.",
-            )
+    # One of the two: a scene in WebGL takes longer to draw than the rest of the page.
+    in_3d = st.toggle("In three dimensions", key=state.IN_3D.name)
+    n_components = 3 if in_3d else 2
+    kind = state.get(state.KIND)
+    found = principal_components(vectors[kind], n_components)
+    look.chart(
+        charts.principal_scatter(found.coordinates, strings, found.explained, theme=look.theme()),
+        key="components",
+        alt=f"The tokens along the first {n_components} principal components of their embeddings.",
+    )
     st.caption(
-        f"Principal components of the {KINDS[kind].lower()} embeddings of this text; together the three hold "
+        f"Principal components of the {KINDS[kind].lower()} embeddings of this text; together the {n_components} hold "
         f"{found.explained.sum():.0%} of the variance."
     )
+    shared.finish()
 
 
 @st.fragment

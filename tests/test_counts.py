@@ -1,6 +1,9 @@
 """What things cost, counted rather than timed: runs of the model an interaction, bytes a trace and a figure."""
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -87,6 +90,24 @@ def test_a_figure_of_all_heads_stays_within_its_bytes():
 
 def test_numpys_products_have_one_thread_in_the_app():
     assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
+WITHOUT_TORCH = """
+import os, sys
+sys.modules["torch"] = None  # importing it fails
+try:
+    import gptviz
+except ImportError:
+    print(os.environ["GOMP_SPINCOUNT"])
+"""
+
+
+def test_torch_s_threads_do_not_spin_for_long():
+    """Nobody can ask the library that spins, but it reads this as torch is loaded: by then it must be there."""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout.strip() == "10000"
 
 
 def test_a_model_that_nobody_uses_is_gone_without_the_garbage_collector():

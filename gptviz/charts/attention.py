@@ -1,14 +1,15 @@
 """One attention head as a heat map, and as lines between two columns of tokens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, plotted, room, token_axis
 
-_LEVELS = 8  # widths that lines come in: one trace a level, however many lines there are
+_LEVELS = 5  # widths that lines come in: one trace a level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
 
 
@@ -32,7 +33,8 @@ def attention_map(
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
     first_centre = (pooled - 1) / 2
     return figure(
-        go.Heatmap(
+        plotted(
+            "heatmap",
             z=np.where(future, np.nan, pattern).astype(np.float32),
             x0=first_centre,
             dx=pooled,
@@ -143,10 +145,11 @@ def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_
 
 def _segments(
     queries: NDArray[np.intp], keys: NDArray[np.intp], color: str, opacity: float, width: float
-) -> go.Scatter:
+) -> dict[str, Any]:
     """Many lines as one trace: breaks between them are NaN."""
     n_lines = len(queries)
-    return go.Scatter(
+    return plotted(
+        "scatter",
         x=np.tile([0.0, 1.0, np.nan], n_lines),
         y=np.column_stack((queries, keys, np.full(n_lines, np.nan))).ravel(),
         mode="lines",
@@ -158,10 +161,11 @@ def _segments(
 
 def _column(
     strings: Sequence[str], x: float, anchor: str, side: str, first: int, chosen: int | None, theme: Theme
-) -> go.Scatter:
+) -> dict[str, Any]:
     n_tokens = len(strings)
     colors = [theme.accent if position == chosen else theme.text for position in range(n_tokens)]
-    return go.Scatter(
+    return plotted(
+        "scatter",
         x=np.full(n_tokens, x),
         y=np.arange(n_tokens),
         mode="markers+text",

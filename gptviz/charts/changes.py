@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from .attention import attention_map
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, room, span
+from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, plotted, room, span
 
 _LEGEND: dict[str, Any] = {
     "top": 45,
@@ -31,11 +31,11 @@ def switch_board(
     height = int(np.clip(110 + 34 * n_layers, 240, 1700))
     return figure(
         [
-            go.Heatmap(
+            plotted("heatmap",
                 z=is_off.astype(np.uint8), zmin=0, zmax=1, colorscale=[[0, theme.future], [1, theme.accent]],
                 showscale=False, xgap=3, ygap=3, hoverinfo="skip",
             ),
-            go.Scatter(
+            plotted("scatter",
                 x=at, y=layers, mode="markers+text", text=np.where(is_off, "×", "").ravel(),
                 textfont={"size": FONT_SIZE + 4, "color": theme.on_accent},
                 marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
@@ -68,7 +68,8 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
     positions = np.arange(len(table))
     return figure(
         [
-            go.Bar(
+            plotted(
+                "bar",
                 x=table[column],
                 y=positions,
                 orientation="h",
@@ -109,14 +110,14 @@ def run_spread(
     offset = np.linspace(-0.28, 0.28, n_runs) if n_runs > 1 else np.zeros(1)
     return figure(
         [
-            go.Scatter(
+            plotted("scatter",
                 x=runs.ravel(), y=(rows[None] + offset[:, None]).ravel(), mode="markers", name="one run",
                 marker={"size": 6, "color": theme.main, "opacity": 0.55},
                 customdata=np.repeat(np.arange(n_runs), n_numbers),
                 hovertemplate=f"run %{{customdata}}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
             ),
             *(
-                go.Scatter(
+                plotted("scatter",
                     x=values, y=rows, mode="markers", name=name,
                     marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 3, "color": color}},
                     hovertemplate=f"{name}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
@@ -142,7 +143,7 @@ def dropped_map(
     drawn = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
     queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
     drawn.add_trace(
-        go.Scatter(
+        plotted("scatter",
             x=keys.tolist(), y=queries.tolist(), mode="markers", hoverinfo="skip",
             marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": theme.accent}},
         )

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import LIGHT, Theme, colorbar, escaped, figure
+from .theme import LIGHT, Theme, colorbar, escaped, figure, plotted
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; weights have the 255 before
@@ -33,7 +34,7 @@ def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = Non
         frames = [_frame(corner, side + _GAP, theme)]
     return figure(
         [
-            go.Image(source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"),
+            plotted("image", source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"),
             _clickable(across, down, size=max(8, 0.55 * height / n_layers)),
         ],
         theme,
@@ -64,7 +65,8 @@ def head_grid(
     across, down = np.arange(n_heads), np.arange(n_layers)
     return figure(
         [
-            go.Heatmap(
+            plotted(
+                "heatmap",
                 z=np.asarray(values, dtype=np.float32),
                 zmin=low,
                 zmax=high,
@@ -121,11 +123,12 @@ def _clickable(
     size: float,
     values: NDArray[np.floating] | None = None,
     what: str = "",
-) -> go.Scatter:
+) -> dict[str, Any]:
     """A see-through square on every head: Streamlit reports clicks on points, not on heat maps or images."""
     layers, heads = np.divmod(np.arange(len(x) * len(y)), len(x))
     told = "" if values is None else f"<br>{escaped(what)} <b>%{{text}}</b>"
-    return go.Scatter(
+    return plotted(
+        "scatter",
         x=x[heads],
         y=y[layers],
         mode="markers",

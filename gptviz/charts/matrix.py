@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, escaped, figure, largest, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, escaped, figure, largest, plotted, room, token_axis
 
 _MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
 
@@ -28,7 +28,8 @@ def dimension_map(
     """
     values = np.asarray(values, dtype=np.float32)
     return figure(
-        go.Heatmap(
+        plotted(
+            "heatmap",
             z=values,
             zmid=0,
             **_limits(values),
@@ -72,7 +73,8 @@ def token_pair_map(
         values = np.where(np.tri(len(values), dtype=bool), values, np.nan)
     end = limit or largest(values)
     return figure(
-        go.Heatmap(
+        plotted(
+            "heatmap",
             z=values,
             zmid=0,
             zmin=-end,
@@ -115,7 +117,8 @@ def depth_map(
     low, high = limits or (None, None)
     told = np.full(values.shape, "") if hover is None else hover
     return figure(
-        go.Heatmap(
+        plotted(
+            "heatmap",
             z=values,
             zmin=low,
             zmax=high,

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .theme import FONT_SIZE, LIGHT, Theme, figure
+from .theme import FONT_SIZE, LIGHT, Theme, figure, plotted
 
 
 def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -12,7 +12,8 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     `tree` has one row per part: id, parent ("" for the whole), label, parameters.
     """
     return figure(
-        go.Treemap(
+        plotted(
+            "treemap",
             ids=tree["id"],
             parents=tree["parent"],
             labels=tree["label"],

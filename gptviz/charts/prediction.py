@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import LIGHT, Theme, figure, labels, room, span, token_axis
+from .theme import LIGHT, Theme, figure, labels, plotted, room, span, token_axis
 
 
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -27,7 +27,8 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     highest = max(table["drawn"].max(), table["probability"].max())
     return figure(
         [
-            go.Bar(
+            plotted(
+                "bar",
                 x=table["drawn"].to_numpy(),
                 y=positions,
                 orientation="h",
@@ -37,7 +38,8 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
                 hovertemplate=hover,
                 textposition="none",
             ),
-            go.Scatter(
+            plotted(
+                "scatter",
                 x=table["probability"].to_numpy(),
                 y=positions,
                 mode="markers",
@@ -89,7 +91,8 @@ def surprisal_bars(
     positions = np.arange(len(strings))
     colors = [theme.accent if position == chosen else theme.main for position in positions]
     return figure(
-        go.Bar(
+        plotted(
+            "bar",
             x=positions,
             y=bits,
             marker={"color": colors},

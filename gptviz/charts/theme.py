@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
-from plotly.basedatatypes import BaseTraceType
 
 FONT_SIZE = 15  # legible from the back row
 _LONGEST_LABEL = 18  # characters
@@ -63,8 +62,20 @@ DARK = Theme(
 )
 
 
+def plotted(kind: str, **settings: Any) -> dict[str, Any]:
+    """One of Plotly's traces, of a kind such as `heatmap`, with one-dimensional data as lists (see `figure`).
+
+    A dict, not `go.Heatmap(...)`: Plotly checks it when the figure is made, and would check an object twice.
+    """
+    for name in ("x", "y", "z", "customdata"):
+        values = settings.get(name)
+        if isinstance(values, np.ndarray) and values.ndim == 1:
+            settings[name] = _listed(values)
+    return {"type": kind, **settings}
+
+
 def figure(
-    traces: BaseTraceType | list[BaseTraceType],
+    traces: dict[str, Any] | list[dict[str, Any]],
     theme: Theme,
     *,
     height: int,
@@ -84,7 +95,7 @@ def figure(
     with one-dimensional data as lists, Plotly sees that nothing is new and does not draw twice.
     """
     made = go.Figure(
-        [_with_lists(trace) for trace in (traces if isinstance(traces, list) else [traces])],
+        traces if isinstance(traces, list) else [traces],
         {
             "height": height,
             "margin": {"l": left, "r": right, "t": top, "b": bottom},
@@ -109,16 +120,6 @@ def figure(
 def colorbar(title: str) -> dict[str, Any]:
     """The scale beside a heat map."""
     return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
-
-
-def _with_lists(trace: BaseTraceType) -> dict[str, Any]:
-    """The trace's settings, with one-dimensional data as lists."""
-    settings: dict[str, Any] = trace.to_plotly_json()
-    for name in ("x", "y", "z", "customdata"):
-        values = settings.get(name)
-        if isinstance(values, np.ndarray) and values.ndim == 1:
-            settings[name] = _listed(values)
-    return settings
 
 
 def _axis(settings: Mapping[str, Any], theme: Theme) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, room, span, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room, span, token_axis
 
 _LEGEND: dict[str, Any] = {
     "top": 70,  # pixels above a chart for up to two rows of names
@@ -24,7 +24,8 @@ def token_lines(
     colors = (theme.main, theme.accent, theme.second, theme.muted)
     return figure(
         [
-            go.Scatter(
+            plotted(
+                "scatter",
                 x=np.arange(len(strings)),
                 y=values,
                 mode="lines+markers",
@@ -71,7 +72,7 @@ def principal_scatter(
         "hovertemplate": "<b>%{text}</b>, position %{customdata}<extra></extra>",
     }
     if n_components == 2:
-        points = go.Scatter(x=coordinates[:, 0], y=coordinates[:, 1], **common)
+        points = plotted("scatter", x=coordinates[:, 0], y=coordinates[:, 1], **common)
         return figure(
             points,
             theme,
@@ -87,7 +88,7 @@ def principal_scatter(
         for name, title in zip(("xaxis", "yaxis", "zaxis"), titles, strict=True)
     }
     scene = {**axes, "camera": {"eye": {"x": 1.7, "y": 1.7, "z": 1.1}}}
-    return figure(go.Scatter3d(x=x, y=y, z=z, **common), theme, height=560, left=0, bottom=0, scene=scene)
+    return figure(plotted("scatter3d", x=x, y=y, z=z, **common), theme, height=560, left=0, bottom=0, scene=scene)
 
 
 def position_waves(
@@ -101,7 +102,8 @@ def position_waves(
     text = {"x0": 0, "x1": (n_used or 1) - 1, "yref": "y domain", "y0": 0, "y1": 1}
     return figure(
         [
-            go.Scatter(
+            plotted(
+                "scatter",
                 x=np.arange(len(table)),
                 y=table[:, dimension],
                 mode="lines",
@@ -126,7 +128,8 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
     """Cosine between positions, every `step`-th of them: [position / step, position / step]."""
     axis = np.arange(len(cosines)) * step
     return figure(
-        go.Heatmap(
+        plotted(
+            "heatmap",
             z=cosines.astype(np.float32),
             x=axis,
             y=axis,
@@ -161,7 +164,8 @@ def depth_lines(
     ends = span(*series.values(), logarithmic=logarithmic)
     return figure(
         [
-            go.Scatter(
+            plotted(
+                "scatter",
                 x=np.arange(len(rows)),
                 y=values,
                 mode="lines+markers",
@@ -196,7 +200,8 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
     colors = (theme.main, theme.accent, theme.second)
     return figure(
         [
-            go.Scatter(
+            plotted(
+                "scatter",
                 y=values,
                 mode="lines",
                 name=name,
@@ -226,7 +231,8 @@ def value_bars(
     ends = span(values, from_zero=True)
     axis = np.arange(len(values))
     bars = {"orientation": "h", "x": values, "y": axis} if horizontal else {"x": axis, "y": values}
-    trace = go.Bar(
+    trace = plotted(
+        "bar",
         **bars,
         marker={"color": np.where(values < 0, theme.accent, theme.main)},
         customdata=labels(list(names)),
@@ -261,8 +267,9 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
     curve = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return figure(
         [
-            go.Scatter(x=x, y=curve, mode="lines", line={"color": theme.muted, "width": 2}, hoverinfo="skip"),
-            go.Scatter(
+            plotted("scatter", x=x, y=curve, mode="lines", line={"color": theme.muted, "width": 2}, hoverinfo="skip"),
+            plotted(
+                "scatter",
                 x=pre,
                 y=post,
                 mode="markers",

@@ -2,9 +2,10 @@
 
 import html
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -24,6 +25,12 @@ _STYLE = """<style>
 [data-testid=stMainBlockContainer] {padding: 4.5rem 3rem 3rem;}
 [data-testid=stMain] {scrollbar-gutter: stable;}
 [data-testid=stFullScreenFrame] {width: round(down, 100%, 1px);}
+.tables {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1rem 2rem;}
+.tables div {overflow-x: auto;}
+.tables p {font-weight: 600; margin: 0 0 0.3rem;}
+.tables table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums;}
+.tables th {font-weight: 400; opacity: 0.75;}
+.tables th, .tables td {padding: 0.15rem 0.6rem; border-bottom: 1px solid rgba(128,128,128,0.3); white-space: pre;}
 </style>"""
 
 
@@ -100,6 +107,24 @@ def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence
             'border-radius:5px;padding:2px 3px;margin:2px 1px;display:inline-block;white-space:pre-wrap;">'
             f"{html.escape(string)}</span>" + ("<br>" if raw.endswith(b"\n") else "")
         )
+
+
+def tables(titled: Mapping[str, pd.DataFrame], token: str = "") -> None:
+    """A few short tables beside each other, each under a title, in which {} stands for the token.
+
+    As one piece of HTML: it is there with the charts, where `st.dataframe`, drawn on a canvas, keeps a browser busy
+    for as long as a chart. What is long, to be sorted or searched, is for that.
+    """
+    st.html(_tables(titled, token))
+
+
+def _tables(titled: Mapping[str, pd.DataFrame], token: str) -> str:
+    parts = (
+        f"<div><p>{html.escape(title).format(f'<code>{html.escape(token)}</code>')}</p>"
+        f"{table.to_html(index=False, border=0, justify='left', float_format='{:.4f}'.format)}</div>"
+        for title, table in titled.items()
+    )
+    return f'<div class="tables">{"".join(parts)}</div>'
 
 
 def code(string: str) -> str:

@@ -35,6 +35,8 @@ class View:
 
     def trace(self, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
         """The run of these tokens, with the parts `off` switched off."""
+        if not off and self.tokens.ids in self.model.traces:  # also a spinner that is not seen takes a browser's time
+            return self.model.trace(self.tokens)
         with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
             return self.model.trace(self.tokens, off, by_mean=by_mean)
 

@@ -68,6 +68,7 @@ UNFOLDED = Setting("unfolded", 0, int)  # the block that the drawing shows opene
 EXPLAINED = Setting("explained", False, _switch, lambda on: str(int(on)))
 SKELETON = Setting("skeleton", False, _switch, lambda on: str(int(on)))
 KIND = Setting("embedding", "resid_pre", str)
+IN_3D = Setting("in_3d", False, _switch, lambda on: str(int(on)))
 PROBE = Setting("probe", "", str)
 DIMENSIONS: Setting[list[int]] = Setting("dimensions", [0, 1, 2, 3], lambda word: list(_ids(word)), _join)
 STEP = Setting("step", "norm1", str)
@@ -102,8 +103,8 @@ GROUP = Setting("group", "att", str)
 TWIN = Setting("twin", True, _switch, lambda on: str(int(on)))
 METHOD = Setting("method", "integrated", str)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, PROBE,
-    DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, IN_3D,
+    PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
     OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, OTHER_MODEL, TRAINING, RATE, RUNS,
     RUN, DROPPED, GROUP, TWIN, METHOD,
 )  # fmt: skip
