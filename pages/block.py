@@ -234,14 +234,15 @@ def show_gelu(layer: int, chosen: int) -> None:
             key="gelu-curve", alt="The GELU curve, with one point a neuron.",
         )  # fmt: skip
     with neuron_column:
-        st.markdown("**The neurons that fire most, and the tokens that each pushes up and down**")
         neurons = strongest_neurons(post, chosen, k=8)
         scale = float(frozen_scale(activation("resid_post", view.engine.config["n_layers"] - 1)[chosen]))
         effects = neuron_effect(view.engine, layer, neurons["neuron"].to_numpy(), scale)
         pushed = [pushed_tokens(effect, k=4) for effect in effects]
         neurons["pushes up"] = ["  ".join(table["token"][:4]) for table in pushed]
         neurons["pushes down"] = ["  ".join(table["token"][:-5:-1]) for table in pushed]
-        st.dataframe(neurons.drop(columns="share_below"), hide_index=True)
+        look.tables(
+            {"The neurons that fire most, and the tokens that each pushes": neurons.drop(columns="share_below")}
+        )
 
 
 def show_check(step: Step, layer: int, head: int, chosen: int) -> None:
@@ -282,10 +283,8 @@ def show_arithmetic(found: Explanation) -> None:
     single = {**found.operands, **found.intermediates}
     numbers = {name: float(value) for name, value in single.items() if np.ndim(value) == 0}
     if numbers:
-        st.dataframe(
-            pd.DataFrame({"part": list(numbers), "value": [f"{value:.9g}" for value in numbers.values()]}),
-            hide_index=True,
-        )
+        values = [f"{value:.9g}" for value in numbers.values()]
+        look.tables({"Step by step": pd.DataFrame({"part": list(numbers), "value": values})})
     bars = found.intermediates.get("products", found.intermediates.get("exponentials"))
     if bars is None:
         return
@@ -297,9 +296,8 @@ def show_arithmetic(found: Explanation) -> None:
     look.chart(
         charts.value_bars(bars, names, what=what, theme=look.theme()), key="arithmetic", alt=f"One bar a {what}."
     )
-    with st.expander("All operands"):
-        arrays = {name: value for name, value in single.items() if np.shape(value) == np.shape(bars)}
-        st.dataframe(pd.DataFrame(arrays))
+    arrays = {name: value for name, value in single.items() if np.shape(value) == np.shape(bars)}
+    widgets.folded("All operands", lambda: st.dataframe(pd.DataFrame(arrays)))
 
 
 show_step()

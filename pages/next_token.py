@@ -13,6 +13,11 @@ from gptviz.trace import Trace
 from gptviz.ui import limits, look, shared, state, widgets
 
 SEVERAL = 20  # tokens that one click writes at most
+NUMBERS = {
+    "logit": st.column_config.NumberColumn(format="%.4f"),
+    "probability": st.column_config.NumberColumn(format="%.6f", help="the model's own"),
+    "drawn": st.column_config.NumberColumn(format="%.6f", help="after temperature, top-k and top-p"),
+}
 AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
 
 view = shared.begin(
@@ -80,16 +85,7 @@ def show_bars(trace: Trace, chosen: int, k: int, how: dict[str, Any]) -> None:
         f"Bar: the probability of being drawn, with these settings, out of {n_possible:,} tokens that can be. "
         "Mark: the model's own probability."
     )
-    with st.expander("The numbers"):
-        st.dataframe(
-            table,
-            hide_index=True,
-            column_config={
-                "logit": st.column_config.NumberColumn(format="%.4f"),
-                "probability": st.column_config.NumberColumn(format="%.6f", help="the model's own"),
-                "drawn": st.column_config.NumberColumn(format="%.6f", help="after temperature, top-k and top-p"),
-            },
-        )
+    widgets.folded("The numbers", lambda: st.dataframe(table, hide_index=True, column_config=NUMBERS))
 
 
 def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -> None:
@@ -184,8 +180,7 @@ def show_foresight(trace: Trace, chosen: int) -> None:
         key="surprisal-bars",
         alt="Surprisal of every token, in bits: how little the model expected it.",
     )
-    with st.expander("Every position's prediction"):
-        st.dataframe(table, hide_index=True)
+    widgets.folded("Every position's prediction", lambda: st.dataframe(table, hide_index=True))
 
 
 show_prediction()

@@ -125,8 +125,7 @@ def show_attribution() -> None:
         key="attribution",
         alt="The contribution of every head and MLP to the logit.",
     )  # fmt: skip
-    with st.expander("Every part"):
-        st.dataframe(table, hide_index=True)
+    widgets.folded("Every part", lambda: st.dataframe(table, hide_index=True))
     shared.finish()
 
 

@@ -61,6 +61,9 @@ def test_attribution_says_that_its_sum_is_the_logit(query):
     assert not app.exception
     (badge,) = badges(app)
     assert badge.startswith(":green-badge[")
+    assert not app.dataframe, "what is folded is not made"
+    app.session_state["unfolded: Every part"] = True
+    app.run()
     table = columns_of(app, "part", "contribution")
     assert f"Sum of all parts {table['contribution'].sum():.4f}" in badge
 

@@ -1,8 +1,9 @@
 """Widgets that several pages share. Each is bound to a setting, and kept in its range."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from gptviz.tokens import gpt2_tokenizer
@@ -58,3 +59,10 @@ def token(
     place.text_input(label, key=setting.name, placeholder=placeholder, help=help)
     word = state.get(setting)
     return gpt2_tokenizer().encode(word).ids[0] if word else otherwise
+
+
+def folded(label: str, show: Callable[[], object]) -> None:
+    """What is made and sent to the browser only while a person has it unfolded."""
+    with st.expander(label, key=f"unfolded: {label}", on_change="rerun") as place:
+        if place.open:
+            show()
