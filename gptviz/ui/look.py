@@ -30,7 +30,7 @@ _STYLE = """<style>
 .tables p {font-weight: 600; margin: 0 0 0.3rem;}
 .tables table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums;}
 .tables th {font-weight: 400; opacity: 0.75;}
-.tables th, .tables td {padding: 0.15rem 0.6rem; border-bottom: 1px solid rgba(128,128,128,0.3); white-space: pre;}
+.tables th, .tables td {padding: 0.15rem 0.6rem; border-bottom: 1px solid rgba(128,128,128,0.3); white-space: pre-wrap;}
 </style>"""
 
 
