@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from . import hub
 from .analysis.sampling import draw, next_token_probabilities
@@ -26,7 +26,8 @@ from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokeniz
 from .trace import Array, Trace
 from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
 
-_TOKENS_AT_ONCE = 2048  # in one batch: more are not faster, and take memory
+_TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
+_ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
 
 
 class NotDownloadedError(RuntimeError):
@@ -270,24 +271,20 @@ class Engine:
 
         `rate` is the share that becomes 0; `places` are some of `embedding`, `attention` and `shortcut`,
         as the course drops. Run 7 of a seed is the same whichever others are asked for; a head's weights
-        of each run come along. Raises as `run` does.
+        of each run come along. All go as one batch: ask for few. Raises as `run` does.
         """
         self._check(tokens)
         n_layers = self.config["n_layers"]
         sites: list[Key] = [("drop_emb", None)] if "embedding" in (places := set(places)) else []
         for place in ("attention", "shortcut"):
             sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
-        parts: list[DropoutRuns] = []
-        for start in range(0, len(runs), together := max(1, _TOKENS_AT_ONCE // len(tokens))):
-            some = runs[start : start + together]
-            change = dropout(rate, [(seed, run) for run in some])
-            watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-            with self._recording(watched, dict.fromkeys(sites, change)) as recorded:
-                stream = self._model.stream(self._ids(tokens.ids).expand(len(some), -1))
-                logits = self._model.out_head(self._model.final_norm(stream[:, -1]))
-            of_head = (recorded[key][:, head] for key in watched)
-            parts.append(DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head))))
-        return DropoutRuns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        change = dropout(rate, [(seed, run) for run in runs])
+        watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
+        with self._recording(watched, dict.fromkeys(sites, change)) as recorded:
+            stream = self._model.stream(self._ids(tokens.ids).expand(len(runs), -1))
+            logits = self._model.out_head(self._model.final_norm(stream[:, -1]))
+        of_head = (recorded[key][:, head] for key in watched)
+        return DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head)))
 
     def gradient_norms(self, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
         """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
@@ -305,17 +302,20 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        # Leaves of their own, on the same memory, in a model of its own: the shared one stays as it is.
-        parameters = {name: weight.detach().requires_grad_() for name, weight in self._model.named_parameters()}
-        for name, parameter in parameters.items():
-            parameter.register_post_accumulate_grad_hook(partial(measure, name))
+        # A model of its own on the same memory: the shared one stays as it is.
         model = model_without_values(self.config, tied_head=self.tied_head).eval()
-        ids = self._ids(tokens.ids)
+        model.load_state_dict(self._model.state_dict(), assign=True)
+        if self.tied_head:
+            model.tie_head()
+        parameters = dict(model.requires_grad_().named_parameters())
+        head = model.out_head.weight
+        for name, parameter in parameters.items():
+            if parameter is not head:
+                parameter.register_post_accumulate_grad_hook(partial(measure, name))
         with torch.enable_grad(), replace(model, switched_off(off, self.config)):
-            logits = functional_call(model, parameters, (ids,))
-            loss = F.cross_entropy(logits[0, :-1], ids[0, 1:])
-            loss.backward()
-        return loss.item(), {name: norms[name] for name in parameters}
+            loss = _go_back(model, self._ids(tokens.ids))
+        measure(next(name for name, parameter in parameters.items() if parameter is head), head)
+        return loss, {name: norms[name] for name in parameters}
 
     def input_gradients(self, streams: NDArray[Any], position: int, token: int) -> tuple[Array, Array]:
         """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
@@ -418,6 +418,29 @@ class Engine:
         array: Array = tensor[0].float().cpu().numpy()
         array.setflags(write=False)
         return array
+
+
+def _go_back(model: GPTModel, ids: Tensor) -> float:
+    """Back-propagate the mean loss of the ids' own next ones, [batch = 1, tokens]; gives it, in nats.
+
+    A few positions' logits at a time. Of a long text only the stream between blocks is held until then, and each
+    block is run once more on the way back (Chen et al. 2016): it takes longer, and a third of the memory.
+    """
+    is_long = ids.numel() > _ROWS_OF_LOGITS
+    stream = model.embed(ids)
+    for block in model.trf_blocks:
+        stream = checkpoint(block, stream, use_reentrant=False) if is_long else block(stream)
+    normed = model.final_norm(stream)
+    ends, n_losses = normed.detach().requires_grad_(), ids.numel() - 1
+    total = 0.0
+    for start in range(0, n_losses, _ROWS_OF_LOGITS):
+        rows = slice(start, min(start + _ROWS_OF_LOGITS, n_losses))
+        logits, following = model.out_head(ends[0, rows]), ids[0, rows.start + 1 : rows.stop + 1]
+        loss = F.cross_entropy(logits, following, reduction="sum") / n_losses
+        loss.backward()
+        total += loss.item()
+    normed.backward(ends.grad)
+    return total
 
 
 def _mean_activation(trace: Trace, name: str, layer: int) -> Array:

@@ -82,7 +82,7 @@ def _shapes_only() -> Iterator[None]:
 
 
 def model_without_values(config: GPTConfig, *, tied_head: bool) -> GPTModel:
-    """A model of this shape that has no memory for its weights: they are put in, or given with a call."""
+    """A model of this shape that has no memory for its weights: they are put in afterwards."""
     with _shapes_only():
         return GPTModel(config, tied_head=tied_head)
 

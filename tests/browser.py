@@ -33,15 +33,18 @@ def free_port():
 
 
 @contextmanager
-def app_server(folder, *, options=("--server.address", "127.0.0.1"), **environment):
-    """Serve app.py while inside; gives its address. What it prints stands in `folder`/log."""
+def app_server(folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), **environment):
+    """Serve app.py while inside; gives its address. What it prints stands in `folder`/log.
+
+    `start` is what Python runs, where it is not Streamlit itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     hub = f"http://127.0.0.1:{free_port()}"  # nobody is there
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GPTVIZ_", "STREAMLIT_"))}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    command = [sys.executable, *start, "run", "app.py", "--server.headless", "true"]
     command += ["--server.port", str(port), *options]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=kept | environment, stdout=log, stderr=log)

@@ -8,8 +8,11 @@ from streamlit.util import calc_hash
 from websockets.sync.client import connect
 
 
-def open_session(address, page="", *, origin=None, **query):
-    """Open a page by its link; gives every message that comes until its script is done."""
+def open_session(address, page="", *, origin=None, leave_at=None, **query):
+    """Open a page by its link; gives every message that comes until its script is done.
+
+    With `leave_at` the tab is closed as soon as an element of this kind comes.
+    """
     url = address.replace("http://", "ws://") + "/_stcore/stream"
     with connect(url, subprotocols=["streamlit"], origin=origin, max_size=None, proxy=None, open_timeout=60) as socket:
         asked = BackMsg()
@@ -20,6 +23,8 @@ def open_session(address, page="", *, origin=None, **query):
         while True:
             messages.append(ForwardMsg.FromString(socket.recv(timeout=120)))
             is_end = messages[-1].WhichOneof("type") == "script_finished"
+            if leave_at and elements(messages[-1:], leave_at):
+                return messages
             if is_end and messages[-1].script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 return messages
 

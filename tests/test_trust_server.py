@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +217,45 @@ def test_16_sessions_at_once_see_what_each_sees_alone(server, tmp_path):
 def lines_of(name):
     lines = (line.split(" #")[0].strip() for line in (ROOT / name).read_text().splitlines())
     return [line for line in lines if line and not line.startswith(("#", "-r"))]
+
+
+COUNTED = """
+import sys
+import gptviz
+from streamlit.web.cli import main
+
+backwards = gptviz.Engine.input_gradients
+
+def counted(*arguments):
+    with open(sys.argv[1], "a") as file:
+        print("back", file=file)
+    return backwards(*arguments)
+
+gptviz.Engine.input_gradients = counted
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
+    note = tmp_path / "passes"
+    note.touch()
+
+    def n_passes():
+        return len(note.read_text().splitlines())
+
+    query = {"text": "word " * 250, "method": "integrated", "twin": "0"}
+    with app_server(tmp_path / "app", start=("-c", COUNTED, str(note))) as address:
+        open_session(address, "gradients", leave_at="progress", **query)
+        while n_passes() < 2:  # it has begun
+            time.sleep(0.1)
+        seen = -1
+        while seen < n_passes():  # until it stands still
+            seen = n_passes()
+            time.sleep(2)
+        assert seen < 32, "one integral is 32 passes and more at this length"
+        open_session(address, "gradients", **query)
+        assert n_passes() >= 32, "who stays gets it all"
 
 
 def test_every_requirement_has_a_range_and_a_version_within_it():
