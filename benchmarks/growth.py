@@ -108,7 +108,7 @@ def _draw(rows: list[Row]) -> None:
                     lines.setdefault(one["what"].partition(": ")[2], []).append((one["case"], one["ours"]))
             for name, points in lines.items():
                 place.plot(*zip(*points, strict=True), marker="o", label=name)
-            place.set(yscale="log", ylabel=unit, title=f"{'time' if unit == 'ms' else 'memory'} over {over}")
+            place.set(ylabel=unit, ylim=(0, None), title=f"{'time' if unit == 'ms' else 'memory'} over {over}")
             place.tick_params(axis="x", labelrotation=20, labelsize=8)
             place.grid(alpha=0.3)
             place.legend(fontsize=7)

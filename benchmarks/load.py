@@ -1,9 +1,10 @@
 """A lecture hall: 30 tabs on story-gpt's attention page, each changing something every 2 s, for three rounds of 60 s.
 
 Sessions are real ones, over Streamlit's web socket. In turns a session picks another head or layer, and edits the
-text: mostly to what all others look at too, at times to words of its own. At the end of a round all put the same new
-text at the same moment. An update's time runs from when it was due until the server is done with it; the time that
-browsers take to draw is not in it. Runs of the model are counted inside the server.
+text: mostly to what all others look at too, at times to words of its own. Every round goes through the same texts, so
+that what grows then is no cache. At the end of a round all put the same new text at the same moment. An update's time
+runs from when it was due until the server is done with it; the time that browsers take to draw is not in it. Runs of
+the model are counted inside the server.
 """
 
 import asyncio
@@ -93,7 +94,7 @@ async def _one(url, at, number, n_sessions, seconds, start, together, found) -> 
         for step in range(int(seconds / EVERY)):
             due = start + EVERY * step
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            label, value = _change(at, step, number)
+            label, value = _change(at, step)
             if label == "Text":
                 found.texts.add(value)
             found.errors.extend(exceptions(await session.put(label, value)))
@@ -106,10 +107,10 @@ async def _one(url, at, number, n_sessions, seconds, start, together, found) -> 
         found.at_once.append(1e3 * (time.monotonic() - due))
 
 
-def _change(at: int, step: int, number: int) -> tuple[str, str | float]:
+def _change(at: int, step: int) -> tuple[str, str | float]:
     """What a session does at a step: which widget, and what to put there."""
     if step % 2:
         return ("Head", "Layer")[step // 2 % 2], float((at + step // 4) % 6)
     if (at + step) % 5 == 0:
-        return "Text", f"Round {number}: tab {at} tells of its {WORDS[step % len(WORDS)]} number {step}"
+        return "Text", f"Tab {at} tells of its {WORDS[step % len(WORDS)]} number {step}"
     return "Text", TEXT.format(WORDS[(step // 2) % len(WORDS)])

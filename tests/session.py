@@ -8,10 +8,10 @@ from streamlit.util import calc_hash
 from websockets.sync.client import connect
 
 
-def open_session(address, page="", *, origin=None, leave_at=None, **query):
+def open_session(address, page="", *, origin=None, leave_when=None, **query):
     """Open a page by its link; gives every message that comes until its script is done.
 
-    With `leave_at` the tab is closed as soon as an element of this kind comes.
+    The tab is closed before, if `leave_when()` is so at one of the messages.
     """
     url = address.replace("http://", "ws://") + "/_stcore/stream"
     with connect(url, subprotocols=["streamlit"], origin=origin, max_size=None, proxy=None, open_timeout=60) as socket:
@@ -23,7 +23,7 @@ def open_session(address, page="", *, origin=None, leave_at=None, **query):
         while True:
             messages.append(ForwardMsg.FromString(socket.recv(timeout=120)))
             is_end = messages[-1].WhichOneof("type") == "script_finished"
-            if leave_at and elements(messages[-1:], leave_at):
+            if leave_when and leave_when():
                 return messages
             if is_end and messages[-1].script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 return messages

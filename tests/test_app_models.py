@@ -40,8 +40,8 @@ def test_every_page_shows_every_kind_of_model(checkpoint, page, view, model, n_t
     assert bool(badges) == (page in ("block", "residual", "patching", "gradients"))
 
 
-def test_a_model_that_nobody_uses_is_freed_though_the_collector_is_spared():
-    """`_spare_the_collector` hides what is loaded from Python's search for cycles: a cycle would stay for ever."""
+def test_a_model_that_nobody_uses_is_freed_at_once():
+    """Without a cycle, for which Python would have to search: the app searches seldom (.streamlit/config.toml)."""
     model = models.loaded.__wrapped__("story-gpt")
     trace = model.trace(model.engine.tokenize("Once upon a time"))
     assert trace["pattern", 1].size

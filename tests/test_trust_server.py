@@ -224,10 +224,10 @@ import sys
 import gptviz
 from streamlit.web.cli import main
 
-backwards = gptviz.Engine.input_gradients
+note, backwards = sys.argv[1], gptviz.Engine.input_gradients
 
 def counted(*arguments):
-    with open(sys.argv[1], "a") as file:
+    with open(note, "a") as file:
         print("back", file=file)
     return backwards(*arguments)
 
@@ -246,9 +246,7 @@ def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
 
     query = {"text": "word " * 250, "method": "integrated", "twin": "0"}
     with app_server(tmp_path / "app", start=("-c", COUNTED, str(note))) as address:
-        open_session(address, "gradients", leave_at="progress", **query)
-        while n_passes() < 2:  # it has begun
-            time.sleep(0.1)
+        open_session(address, "gradients", leave_when=lambda: n_passes() > 2, **query)
         seen = -1
         while seen < n_passes():  # until it stands still
             seen = n_passes()

@@ -1,6 +1,5 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
-import gc
 import os
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -141,7 +140,6 @@ def loaded(name: str) -> LoadedModel:
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
-    _spare_the_collector()
     return _with_room(engine)
 
 
@@ -157,14 +155,6 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
     Most of it is the stream at the block borders, and 1.8 times as much for what is derived (see `gptviz.trace`).
     """
     return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
-
-
-def _spare_the_collector() -> None:
-    """Streamlit looks for garbage after every run of a page or a fragment. Going through all that the libraries
-    hold takes 100 ms, in which no other thread runs: what is there by now will stay, and is not looked through again.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
