@@ -54,7 +54,7 @@ class Trace:
         # stream, and the pattern is [head, query, key].
         stream_bytes = sum(array.nbytes for array in self._stream)
         block_bytes = 4 * len(tokens) * max(17 * config["emb_dim"], config["n_heads"] * len(tokens))
-        self._derived: ByteCache[Any] = ByteCache(max(4_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
+        self._derived: ByteCache[Any] = ByteCache(max(2_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
 
     @property
     def max_bytes(self) -> int:

@@ -207,8 +207,8 @@ def test_16_sessions_at_once_see_what_each_sees_alone(server, tmp_path):
     with app_server(tmp_path, GPTVIZ_MODELS=own_models(tmp_path)) as address:  # one that has nothing in its caches
         for session, found in zip(SESSIONS, together, strict=True):
             assert found == seen(address, session), session
-    for kind in ("charts", "tables", "texts"):
-        assert sum(len(found[kind]) for found in together) > 16
+    for kind, least in (("charts", 16), ("tables", 4), ("texts", 16)):  # short tables are texts, as HTML
+        assert sum(len(found[kind]) for found in together) > least
 
 
 # --- supply -----------------------------------------------------------------------------------------
