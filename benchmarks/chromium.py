@@ -22,6 +22,7 @@ TEXT = (
     "{0} ran to the"
 )
 WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", "pig", "cow", "duck", "king", "frog")
+QUICK = 3  # repeats; so few look at the first page or picker only
 CONSTANT = "benchmarks/constant_page.py"
 _CHROMIUM = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

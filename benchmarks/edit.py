@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from benchmarks.chromium import (
     CONSTANT,
+    QUICK,
     TEXT,
     WORDS,
     chromium,
@@ -42,10 +43,10 @@ PAGES = {
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure every page, or once over the first; print a table; give back its rows."""
+    """Measure every page, or in a quick run the first; print a table; give back its rows."""
     rows: list[Row] = []
-    pages = list(PAGES.items())[: 1 if repeats == 1 else None]
-    steps = min(max(repeats, 3) + 2, len(WORDS) - 1)
+    pages = list(PAGES.items())[: None if repeats > QUICK else 1]
+    steps = min(repeats + 2, len(WORDS) - 1)
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         for name, n_drawings in pages:
             with server("app.py") as app:  # not the one that is measured

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 import gptviz
-from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row
+from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row, transformers_model
 
 
 def run(repeats: int) -> list[Row]:
     """Rows for every length of text."""
     lens = peer("transformer_lens")
     engine = gptviz.load(gpt2_folder(), device="cpu")
-    bare = peer("transformers").GPT2LMHeadModel.from_pretrained(gpt2_folder(), attn_implementation="sdpa").eval()
+    bare = transformers_model()
     bridge = lens.TransformerBridge.boot_transformers(str(gpt2_folder()), device="cpu")
     rows = []
     for n_tokens in (16, 64, 256, 1024):

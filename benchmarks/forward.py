@@ -8,7 +8,7 @@ trace layer by layer, as the app does.
 import torch
 
 import gptviz
-from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row
+from benchmarks.frame import Row, gpt2_folder, ids, in_turns, row, transformers_model
 
 CASES = {16: 0.75, 64: 0.75, 256: 0.9, 1024: 0.9}  # tokens -> at most so many times the bare pass
 WITH_PATTERNS = (16, 64, 256)
@@ -16,8 +16,7 @@ WITH_PATTERNS = (16, 64, 256)
 
 def run(repeats: int) -> list[Row]:
     """Rows for every length of text."""
-    transformers = peer("transformers")
-    bare = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder(), attn_implementation="sdpa").eval()
+    bare = transformers_model()
     engine = gptviz.load(gpt2_folder(), device="cpu")
     rows = []
     for n_tokens, at_most in CASES.items():

@@ -51,6 +51,12 @@ def gpt2_folder() -> Path:
     return Path(folder.name)
 
 
+def transformers_model() -> Any:
+    """That model as transformers loads it, with its fused attention (SDPA)."""
+    model = peer("transformers").GPT2LMHeadModel
+    return model.from_pretrained(gpt2_folder(), attn_implementation="sdpa").eval()
+
+
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # gone when the process ends
 
 

@@ -6,15 +6,14 @@ That both write the same tokens is looked at first.
 import torch
 
 import gptviz
-from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row
+from benchmarks.frame import Row, gpt2_folder, ids, in_turns, row, transformers_model
 
 N_NEW = 64
 
 
 def run(repeats: int) -> list[Row]:
     """One row."""
-    transformers = peer("transformers")
-    model = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder(), attn_implementation="sdpa").eval()
+    model = transformers_model()
     engine = gptviz.load(gpt2_folder(), device="cpu")
     tokens, batch = engine.tokenizer.tokens(ids(16)), torch.tensor([ids(16)])
     settings = {"max_new_tokens": N_NEW, "min_new_tokens": N_NEW, "do_sample": False, "pad_token_id": 50256}

@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, Page
 
 from benchmarks.chromium import (
     CONSTANT,
+    QUICK,
     TEXT,
     WORDS,
     chromium,
@@ -81,8 +82,8 @@ _WAY_AND_BACK = 5  # steps up, and as many down again: layers and heads are six
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure every picker, or once over the first; print a table; give back its rows."""
-    return _measure(PICKERS if repeats > 1 else PICKERS[:1], max(repeats, 3))
+    """Measure every picker, or in a quick run the first; print a table; give back its rows."""
+    return _measure(PICKERS if repeats > QUICK else PICKERS[:1], repeats)
 
 
 def run_long(repeats: int) -> list[Row]:

@@ -308,13 +308,13 @@ class Engine:
         if self.tied_head:
             model.tie_head()
         parameters = dict(model.requires_grad_().named_parameters())
-        head = model.out_head.weight
+        head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
         for name, parameter in parameters.items():
-            if parameter is not head:
+            if name != head:
                 parameter.register_post_accumulate_grad_hook(partial(measure, name))
         with torch.enable_grad(), replace(model, switched_off(off, self.config)):
             loss = _go_back(model, self._ids(tokens.ids))
-        measure(next(name for name, parameter in parameters.items() if parameter is head), head)
+        measure(head, parameters[head])
         return loss, {name: norms[name] for name in parameters}
 
     def input_gradients(self, streams: NDArray[Any], position: int, token: int) -> tuple[Array, Array]:

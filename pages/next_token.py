@@ -1,5 +1,6 @@
 """Next token: what comes next and how sure the model is, how well it foresaw the text, and one token after another."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ def text_and_continuation() -> Tokens:
 def show_prediction() -> None:
     """Everything here depends on the continuation, so it is one fragment."""
     tokens = text_and_continuation()
-    with st.spinner(f"Running {len(tokens):,} tokens through the model…"):
-        trace = view.model.trace(tokens)
+    trace = replace(view, tokens=tokens).trace()
     shared.stop_if_broken(view.model, trace)
 
     token_column, *number_columns = st.columns([2, 1, 1, 1, 1, 1])
