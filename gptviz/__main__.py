@@ -1,4 +1,4 @@
-"""The command line: `python -m gptviz models | next | trace | verify`."""
+"""The command line: `python -m gptviz models | next | trace | train | verify`."""
 
 import argparse
 import sys
@@ -55,6 +55,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
         command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
 
+    train = commands.add_parser("train", help="train a model on a text, or go on with a run that was stopped")
+    train.add_argument("--text", type=Path, required=True, metavar="FILE", help="<|endoftext|> between documents")
+    train.add_argument("--held-out", type=Path, metavar="FILE", help="a text to measure on (the end of the text)")
+    train.add_argument(
+        "--config", metavar="RECIPE", help="live, live-one-layer, or a recipe's file (see docs/training.md)"
+    )
+    train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the run is kept")
+    train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    train.add_argument("--from", dest="start", type=Path, metavar="PATH", help="a model to start from (random weights)")
+    train.add_argument("--steps", type=int, help="other than the recipe's")
+    train.add_argument("--seed", type=int, help="other than the recipe's")
+    train.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    train.set_defaults(run=_train)
+
     check = commands.add_parser("verify", help="check a model's numbers; exits 1 when a check fails")
     check.add_argument("model", metavar="NAME", help="a name, or a path")
     check.set_defaults(run=_verify)
@@ -86,6 +100,15 @@ def _trace(options: argparse.Namespace) -> int:
     np.savez(options.out, ids=np.array(trace.tokens.ids), strings=np.array(trace.tokens.strings), **arrays)
     print(f"{len(arrays)} activations of {len(trace)} tokens in {options.out}")
     return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    try:
+        from gptviz.training import command
+    except ModuleNotFoundError as error:
+        print(f"gptviz: Training needs {error.name}: install gptviz[training].", file=sys.stderr)
+        return 2
+    return command.train(options)
 
 
 def _verify(options: argparse.Namespace) -> int:

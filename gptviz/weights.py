@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from .config import ConfigError, GPTConfig, check_config, parameter_count
 from .model import DummyGPTModel, GPTModel
+from .shared_row import SharedRow
 
 HEAD_DIM = 64  # of every published GPT-2; taken where a checkpoint does not say how many heads it has
 
@@ -144,6 +145,8 @@ def read_checkpoint(path: Path, *, n_heads: int | None = None, mapped: bool = Fa
         raise WeightsError(f"{path.name} is no model file: give a folder, .safetensors, .pth or .pt.")
     if stored is None and "config" in metadata:
         stored = _parse_json(metadata["config"], f"The config in the metadata of {path.name}")
+    if "token_ids" in metadata:
+        tensors = _with_all_rows(tensors, metadata["token_ids"], stored)
 
     try:
         return _under_course_names(tensors, stored, n_heads)
@@ -191,6 +194,28 @@ def _read_safetensors(paths: Sequence[Path], *, mapped: bool) -> tuple[dict[str,
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path.name} cannot be read as safetensors ({error}): get the file again.") from error
     return tensors, metadata
+
+
+def _with_all_rows(tensors: dict[str, Tensor], token_ids: str, stored: dict[str, Any] | None) -> dict[str, Tensor]:
+    """Write out the embedding and head of a file that has rows for some ids, and one that all others share."""
+    ids = _parse_json(f'{{"ids": {token_ids}}}', "The list of token ids")["ids"]
+    vocab_size = (stored or {}).get("vocab_size")
+    if not isinstance(vocab_size, int) or not isinstance(ids, list) or not all(type(one) is int for one in ids):
+        raise WeightsError("The list of token ids, or the vocabulary's size, is none: save the model again.")
+    names = [name for name in ("tok_emb.weight", "out_head.weight") if name in tensors]
+    n_held = sum(tensor.numel() for tensor in tensors.values())
+    for name in names:
+        if tensors[name].dim() != 2 or len(tensors[name]) != len(ids) + 1:
+            raise WeightsError(f"The tensor {name} does not have a row for each token id, and one more: save it again.")
+        if vocab_size * tensors[name].shape[1] > 100 * n_held:  # a small file would take any memory
+            raise WeightsError(
+                f"The vocabulary of {vocab_size:,} ids is too large for this file: save the model again."
+            )
+    try:
+        shared = SharedRow(ids, vocab_size)
+    except (ValueError, OverflowError) as error:
+        raise WeightsError(f"{error} Save the model again.") from error
+    return tensors | {name: shared.write_out(tensors[name]) for name in names}
 
 
 def _read_course_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
