@@ -207,7 +207,7 @@ def _with_all_rows(tensors: dict[str, Tensor], token_ids: str, stored: dict[str,
     for name in names:
         if tensors[name].dim() != 2 or len(tensors[name]) != len(ids) + 1:
             raise WeightsError(f"The tensor {name} does not have a row for each token id, and one more: save it again.")
-        if vocab_size * tensors[name].shape[1] > 100 * n_held:  # a small file would take any memory
+        if vocab_size * tensors[name].shape[1] > max(100 * n_held, 10**7):  # a small file could ask for any memory
             raise WeightsError(
                 f"The vocabulary of {vocab_size:,} ids is too large for this file: save the model again."
             )

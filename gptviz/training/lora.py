@@ -64,7 +64,9 @@ def add_lora(model: GPTModel, rank: int, alpha: float, *, seed: int = 0) -> None
 
 
 def merge_lora(model: GPTModel) -> GPTModel:
-    """A copy of the model with plain linear layers that computes the same; it is one that `gptviz.load` could read."""
+    """A model with plain linear layers that computes the same: a copy, or the model itself where it has no LoRA."""
+    if not any(isinstance(module, LinearWithLoRA) for module in model.modules()):
+        return model
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
         if isinstance(module, LinearWithLoRA):

@@ -38,6 +38,8 @@ class Recipe:
     # How the weights are changed.
     optimizer: str = "adamw"  # or "muon": Muon for the blocks' matrices, AdamW for the rest
     weight_decay: float = 0.1
+    lora_rank: int = 0  # 0: all weights are trained; else LoRA of that rank beside every matrix but embeddings
+    lora_alpha: float = 16.0
     accumulated_batches: int = 1  # batches that make up one step
     clip_norm: float | None = 1.0  # the most that the gradient's length may be
     warmup_steps: int = 0
@@ -89,14 +91,14 @@ _WORDS = {
     "checkpoint_type": ("float16", "float32"),
 }
 _WHOLE_AT_LEAST = {
-    **dict.fromkeys(("seed", "warmup_steps", "sample_tokens"), 0),
+    **dict.fromkeys(("seed", "warmup_steps", "sample_tokens", "lora_rank"), 0),
     **dict.fromkeys(("n_steps", "batch_size", "accumulated_batches", "measure_every", "held_out_windows"), 1),
     **dict.fromkeys(("shortest_period", "longest_period"), 1),
     **dict.fromkeys(("n_checkpoints", "most_frequent_ids"), 2),
 }
 _HIGHEST = {
     **dict.fromkeys(("held_out_share", "random_share", "passage_share", "constant_share", "final_share"), 1.0),
-    **dict.fromkeys(("learning_rate", "weight_decay", "clip_norm"), math.inf),
+    **dict.fromkeys(("learning_rate", "weight_decay", "clip_norm", "lora_alpha"), math.inf),
 }
 _MAY_BE_NONE = {"most_frequent_ids", "clip_norm"}
 

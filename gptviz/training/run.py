@@ -21,12 +21,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..config import GPTConfig
-from ..model import GPTModel
+from ..model import GPTModel, MultiHeadAttention
 from ..version import __version__
 from ..weights import untrained_model
 from .checkpoints import model_file, whole_model
 from .data import TextData
 from .loop import Interval, State, start, train
+from .lora import add_lora, merge_lora
 from .measure import KINDS, in_context_score, repetitions, sample, token_losses
 from .recipe import Recipe, RecipeError, recipe_from
 
@@ -64,8 +65,8 @@ class Run:
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder.name} is not empty: take another folder, or go on with --resume.")
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         state = start(first_model(recipe, data, model), recipe)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         about = {
             "format": FORMAT,
             "recipe": dataclasses.asdict(recipe),
@@ -112,7 +113,8 @@ class Run:
         """Measure, and write all files. The state comes last: a run goes on from it, so the rest must be there."""
         rows.append(measure(state, data, self.recipe, interval))
         if state.step in checkpoint_steps(self.recipe):
-            content = model_file(state.model, self.recipe.config, data.shared_row, self.recipe.checkpoint_type)
+            model = merge_lora(state.model)
+            content = model_file(model, self.recipe.config, data.shared_row, self.recipe.checkpoint_type)
             write_file(self.folder / "checkpoints" / f"step-{state.step:07d}.safetensors", content)
         table = pa.Table.from_pylist(rows, schema=_schema(list(state.groups)))
         pq.write_table(table, content := pa.BufferOutputStream())
@@ -150,27 +152,34 @@ class Run:
             raise RunError(
                 f"The run in {self.folder.name} has no state.pt, so it cannot go on: start a new one."
             ) from error
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (pickle.UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"{path.name} of {self.folder.name} is damaged: start a new run.") from error
         return state
 
 
 def first_model(recipe: Recipe, data: TextData, model: GPTModel | None = None) -> GPTModel:
-    """The model before the first step: a copy of `model`, or random weights from the seed. All of it is trainable."""
-    if model is None:
-        n_rows = recipe.config["vocab_size"] if data.shared_row is None else data.shared_row.n_rows
-        first = untrained_model(
-            GPTConfig(**{**recipe.config, "vocab_size": n_rows}), recipe.seed, tied_head=recipe.tied_head
-        )
-    else:
+    """The model before the first step: a copy of `model`, or random weights from the seed.
+
+    All of it is trainable, or where the recipe has a `lora_rank` LoRA alone. Raises `RecipeError`.
+    """
+    n_rows = recipe.config["vocab_size"] if data.shared_row is None else data.shared_row.n_rows
+    config = GPTConfig(**{**recipe.config, "vocab_size": n_rows})
+    first = untrained_model(config, recipe.seed, tied_head=recipe.tied_head)
+    if model is not None:
         if recipe.shared_row:
             raise RecipeError("A trained model has a row for every id: set shared_row to false.")
-        try:
-            first = GPTModel(recipe.config, tied_head=recipe.tied_head)
-            first.load_state_dict(model.state_dict())
-        except RuntimeError as error:
-            raise RecipeError("The model is not of the shape in the recipe's config: take over its config.") from error
-    return first.requires_grad_(True)
+        if _shape(model) != _shape(first):
+            raise RecipeError("The model is not of the shape in the recipe: take over its config and its tied_head.")
+        first.load_state_dict(model.state_dict())
+    first.requires_grad_(True)
+    if recipe.lora_rank:
+        add_lora(first, recipe.lora_rank, recipe.lora_alpha, seed=recipe.seed)
+    return first
+
+
+def _shape(model: GPTModel) -> tuple[object, ...]:
+    heads = [module.n_heads for module in model.modules() if isinstance(module, MultiHeadAttention)]
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}, model.tied_head, heads
 
 
 def measure(state: State, data: TextData, recipe: Recipe, interval: Interval | None) -> Row:
@@ -201,7 +210,7 @@ def measure(state: State, data: TextData, recipe: Recipe, interval: Interval | N
 
 
 def _sample(state: State, data: TextData, recipe: Recipe) -> str:
-    model = whole_model(state.model, recipe.config, data.shared_row)
+    model = whole_model(merge_lora(state.model), recipe.config, data.shared_row)
     return sample(model, recipe.config, recipe.prompt, recipe.sample_tokens, seed=recipe.seed)
 
 
