@@ -22,6 +22,7 @@ PARTS = {
     "everything": Part(9, 3),
     "memory": Part(2, 1),
     "generation": Part(9, 3),
+    "training": Part(9, 3),
     "loading": Part(9, 3),
     "wire": Part(1, 1),
     "causes": Part(9, 2),

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--from", dest="start", type=Path, metavar="PATH", help="a model to start from (random weights)")
     train.add_argument("--steps", type=int, help="other than the recipe's")
     train.add_argument("--seed", type=int, help="other than the recipe's")
-    train.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    train.add_argument("--device", choices=["cpu", "cuda"], help="cpu or cuda (cuda where there is one)")
     train.set_defaults(run=_train)
 
     check = commands.add_parser("verify", help="check a model's numbers; exits 1 when a check fails")

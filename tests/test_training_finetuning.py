@@ -156,7 +156,7 @@ def test_a_classifier_learns_what_it_is_told_with_the_head_the_last_block_and_th
     assert {name.split(".")[1] for name in learns if name.startswith("trf_blocks")} == {"2"}
     data = ExampleData(examples[:12], examples[12:], batch_size=4)
     recipe = tiny_recipe(learning_rate=1e-2)
-    *_, last = train(start(model, recipe), data, recipe, [40, 60])
+    *_, last = train(start(model, recipe), data, recipe, [200, 220])
     assert last.training_loss < 0.1
     assert accuracy(model, data.held_out()) == 1.0
     wrong = data.held_out()

@@ -321,7 +321,7 @@ def test_the_command_trains_and_says_so(files, capsys):
     recipe = ["--config", str(files / "recipe.json"), "--steps", "10", "--seed", "3"]
     assert main(arguments(files, *recipe)) == 0
     out, err = capsys.readouterr()
-    assert "guessing 10.82, unigram 2.8" in out
+    assert "guessing 10.82, unigram 2.77, bigram 2.73" in out
     assert "step     10  loss" in out
     assert "10/10" in err
     assert Run(files / "run").recipe.seed == 3
@@ -329,7 +329,7 @@ def test_the_command_trains_and_says_so(files, capsys):
     assert capsys.readouterr().err == "gptviz: run is not empty: take another folder, or go on with --resume.\n"
     assert main(arguments(files, "--resume")) == 0
     assert main(arguments(files, "--resume", "--config", str(files / "recipe.json"))) == 2
-    assert "is not the recipe" in capsys.readouterr().err
+    assert "goes on by its own recipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_the_command_trains_and_says_so(files, capsys):
         ([], "No recipe is given: add --config with live, live-one-layer, or a file."),
         (["--config", "no-such.toml"], "no-such.toml"),
         (["--config", "live", "--steps", "0"], "n_steps is 0"),
-        (["--config", "live"], "The text has 18 different tokens: make longest_period that at most."),
+        (["--config", "live"], "The text has 16 different tokens: make longest_period that at most."),
     ],
 )
 def test_errors_of_the_command_are_one_sentence(files, capsys, more, sentence):
@@ -364,7 +364,9 @@ def test_a_command_that_a_signal_ends_goes_on_as_if_nothing_had_been(files, numb
     process.send_signal(number)
     _, error = process.communicate()
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
-    assert number == signal.SIGKILL or error.splitlines()[-1].startswith("Stopped. Go on with: --text ")
+    assert number == signal.SIGKILL or error.splitlines()[-1].startswith(
+        "Stopped: all up to the last measurement is kept."
+    )
     stopped = Run(files / "run")
     assert 20 <= stopped.steps()["step"].max() < 400
     subprocess.run([*command, "--resume"], cwd=ROOT, env=environment, check=True, capture_output=True)

@@ -33,13 +33,18 @@ def train(options: argparse.Namespace) -> int:
     """Run the command; give back the exit status: 0, 2 for an error, 128 + the number of the signal that stopped it."""
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise RunError("PyTorch finds no CUDA device: leave --device out.")
         run, data = _run_and_data(options)
         _follow(run, data, options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except ERRORS as error:
         print(f"gptviz: {error}", file=sys.stderr)
         return 2
     except _Stopped as stopped:
-        print(f"Stopped. Go on with: --text {options.text} --out {options.out} --resume", file=sys.stderr)
+        print(
+            "Stopped: all up to the last measurement is kept. Go on with --resume in place of --config.",
+            file=sys.stderr,
+        )
         return 128 + stopped.number
     finally:
         for number, handler in before.items():
@@ -54,9 +59,9 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 def _run_and_data(options: argparse.Namespace) -> tuple[Run, TextData]:
     held_out = read_text(options.held_out) if options.held_out else None
     if options.resume:
+        if any(option is not None for option in (options.config, options.steps, options.seed, options.start)):
+            raise RunError("A run goes on by its own recipe: leave out --config, --steps, --seed and --from.")
         run = Run(options.out)
-        if options.config and _recipe(options) != run.recipe:
-            raise RunError("--config is not the recipe that the run was started with: leave it out.")
         return run, text_data(read_text(options.text), run.recipe, held_out)
     if not options.config:
         raise RecipeError(f"No recipe is given: add --config with {', '.join(PRESETS)}, or a file.")

@@ -94,16 +94,15 @@ class Run:
         if self.about["data"]["sha256"] != data.facts.sha256:
             raise RunError("The text is not the one that the run was started with: give that one, or start a new run.")
         try:
-            with FileLock(self.folder / "lock", blocking=False):
+            with FileLock(self.folder / "lock", blocking=False, thread_local=False):
                 yield from self._train(data, device)
         except Timeout as error:
             raise RunError(f"Another process trains the run in {self.folder.name}: wait for it, or stop it.") from error
 
     def _train(self, data: TextData, device: str) -> Iterator[Row]:
         state = self._read_state(data, device)
-        rows = [
-            row for row in self._rows() if row["step"] <= state.step
-        ]  # later ones had no state yet: they come again
+        # Rows after the state were written just before the run ended: they are measured again.
+        rows = [row for row in self._rows() if row["step"] <= state.step]
         if not rows:
             yield self._keep(rows, state, data, None)
         for interval in train(state, data, self.recipe, stops(self.recipe)):
@@ -140,9 +139,9 @@ class Run:
 
     def _read_state(self, data: TextData, device: str) -> State:
         path = self.folder / "state.pt"
+        state = start(first_model(self.recipe, data).to(device), self.recipe, data.shared_row)
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            state = start(first_model(self.recipe, data).to(device), self.recipe, data.shared_row)
             state.model.load_state_dict(saved["model"])
             for optimizer, values in zip(state.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(values)
@@ -252,11 +251,22 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        _synchronise(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise RunError(
             f"{path.name} cannot be written ({error.strerror}): make room, and go on with --resume."
         ) from error
+
+
+def _synchronise(folder: Path) -> None:
+    """Without it a power cut could undo a rename and keep a later one. Windows has no such call."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _state_file(state: State) -> bytes:
