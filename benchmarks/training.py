@@ -23,29 +23,42 @@ from gptviz.training.run import first_model
 
 TEXT = Path(__file__).parents[1] / "tests/data/held_out.txt"
 CONFIG = GPTConfig(**{**STORY_GPT_CONFIG, "drop_rate": 0.0})  # type: ignore[typeddict-item]
+N_STEPS = 4  # a turn: what a measurement needs of its last step is in it, and weighs more than it does usually
 RECIPE = Recipe(config=CONFIG, n_steps=100_000, batch_size=8, learning_rate=1e-4)
 
 
 def run(repeats: int) -> list[Row]:
     """Rows for a step, without and with its share of a measurement."""
     data = text_data(TEXT.read_text(encoding="utf-8"), RECIPE)
-    ours = train(start(first_model(RECIPE, data), RECIPE), data, RECIPE, itertools.count(1))
+    ours = train(start(first_model(RECIPE, data), RECIPE), data, RECIPE, itertools.count(N_STEPS, N_STEPS))
     theirs = _plain_loop(data)
-    measured_always = replace(RECIPE, measure_every=1, n_checkpoints=2)
+    often_measured = replace(RECIPE, measure_every=N_STEPS, n_checkpoints=2)
     with tempfile.TemporaryDirectory() as folder:
-        rows = Run.create(Path(folder) / "run", measured_always, data).train(data)
+        rows = Run.create(Path(folder) / "run", often_measured, data).train(data)
         next(rows)
-        calls = {"ours": lambda: next(ours), "theirs": lambda: next(theirs), "measured": lambda: next(rows)}
+        calls = {
+            "ours": lambda: next(ours),
+            "theirs": lambda: [next(theirs) for _ in range(N_STEPS)],
+            "measured": lambda: next(rows),
+        }
         times = in_turns(calls, repeats)
         rows.close()
+    measurement = times["measured"] - times["ours"]
+    step, their_step = times["ours"] / N_STEPS, times["theirs"] / N_STEPS
     case = f"{RECIPE.batch_size} x {CONFIG['context_length']} tokens"
+    against: dict[str, Any] = {"against": "transformers", "theirs": their_step}
     often = RECIPE.measure_every
-    with_share = times["ours"] + (times["measured"] - times["ours"]) / often
-    peer_of_both: dict[str, Any] = {"against": "transformers", "theirs": times["theirs"]}
     return [
-        row("a step", case, times["ours"], "ms", **peer_of_both, at_most=1.0),
-        row(f"a step, measured every {often}", case, with_share, "ms", **peer_of_both, at_most=round(1 / 0.9, 2)),
-        row("one measurement with its files", case, times["measured"] - times["ours"], "ms"),
+        row("a step", case, step, "ms", **against, at_most=1.0),
+        row(
+            f"a step, measured every {often}",
+            case,
+            step + measurement / often,
+            "ms",
+            **against,
+            at_most=round(1 / 0.9, 2),
+        ),
+        row("a measurement with its files", case, measurement, "ms"),
     ]
 
 

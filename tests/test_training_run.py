@@ -23,6 +23,7 @@ from gptviz.__main__ import main
 from gptviz.analysis.heads import head_scores
 from gptviz.training import PRESETS, RecipeError, Run, RunError, read_recipe, text_data
 from gptviz.training import run as runs
+from gptviz.training.command import STOPPED
 from gptviz.training.loop import start
 from gptviz.training.measure import KINDS, in_context_score, repeated_sequences, repetitions, token_losses
 from gptviz.training.run import checkpoint_steps, first_model, stops
@@ -364,9 +365,7 @@ def test_a_command_that_a_signal_ends_goes_on_as_if_nothing_had_been(files, numb
     process.send_signal(number)
     _, error = process.communicate()
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
-    assert number == signal.SIGKILL or error.splitlines()[-1].startswith(
-        "Stopped: all up to the last measurement is kept."
-    )
+    assert number == signal.SIGKILL or error.splitlines()[-1] == STOPPED
     stopped = Run(files / "run")
     assert 20 <= stopped.steps()["step"].max() < 400
     subprocess.run([*command, "--resume"], cwd=ROOT, env=environment, check=True, capture_output=True)

@@ -18,6 +18,7 @@ from .presets import PRESETS
 from .recipe import Recipe, RecipeError, read_recipe
 from .run import Row, Run, RunError
 
+STOPPED = "Stopped: the run is kept up to the last measurement. Go on with --resume in place of --config."
 ERRORS = (RecipeError, DataError, RunError, DivergedError)
 
 
@@ -42,7 +43,7 @@ def train(options: argparse.Namespace) -> int:
         return 2
     except _Stopped as stopped:
         print(
-            "Stopped: all up to the last measurement is kept. Go on with --resume in place of --config.",
+            "Stopped: the run is kept up to the last measurement. Go on with --resume in place of --config.",
             file=sys.stderr,
         )
         return 128 + stopped.number

@@ -21,12 +21,12 @@ def make_optimizers(model: GPTModel, recipe: Recipe) -> list[Optimizer]:
     }
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adamw" or not matrices:
-        return [AdamW(trainable.values(), lr=rate, weight_decay=decay)]
+        return [AdamW(trainable.values(), lr=rate, weight_decay=decay, fused=True)]
     others = [parameter for name, parameter in trainable.items() if name not in matrices]
     muon = Muon(
         [trainable[name] for name in sorted(matrices)], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
     )
-    return [muon, AdamW(others, lr=rate, weight_decay=decay)] if others else [muon]
+    return [muon, AdamW(others, lr=rate, weight_decay=decay, fused=True)] if others else [muon]
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
