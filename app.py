@@ -25,6 +25,6 @@ st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="
 look.page_style()
 state.start()
 page = st.navigation({"": PAGES, "Experiments": EXPERIMENTS}, position="top")
-shared.controls()
-page.run()
-shared.finish()
+with shared.part("page"):
+    shared.controls()
+    page.run()

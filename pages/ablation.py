@@ -47,7 +47,7 @@ def switch_all(kinds: tuple[str, ...]) -> None:
     state.put(state.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
 
 
-@st.fragment
+@shared.fragment
 def show() -> None:
     """What is off, and everything that follows from it."""
     off = state.parts_off(config)
@@ -69,14 +69,13 @@ def show() -> None:
         by_mean = show_choices(off)
     after = view.trace(off, by_mean=by_mean)
     show_changes(view.trace(), after, ("changed", off, by_mean))
-    shared.finish()
 
 
 def show_choices(off: tuple[Part, ...]) -> bool:
     """The same by keyboard, neurons, whole columns; gives whether means take the parts' place."""
     neurons = [str(part) for part in off if part.kind == "neuron"]
-    st.multiselect(
-        "Switched off", [*parts.ravel().tolist(), *neurons], key=state.OFF.name, placeholder="nothing",
+    widgets.several(
+        st.multiselect, state.OFF, "Switched off", [*parts.ravel().tolist(), *neurons], placeholder="nothing",
         help="L2H5 is head 5 of layer 2, L2N17 neuron 17 of its MLP. Type to find a part.",
     )  # fmt: skip
     with st.container(horizontal=True):
@@ -94,12 +93,11 @@ def show_choices(off: tuple[Part, ...]) -> bool:
                 key="switch-neuron",
                 type="primary",
             )
-    state.one_of(state.REPLACEMENT, ["zero", "mean"])
-    st.segmented_control(
-        "What takes their place", ["zero", "mean"], key=state.REPLACEMENT.name, required=True,
+    replacement = widgets.segments(
+        st.segmented_control, state.REPLACEMENT, "What takes their place", ["zero", "mean"],
         help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
     )  # fmt: skip
-    return state.get(state.REPLACEMENT) == "mean"
+    return replacement == "mean"
 
 
 def changed(difference: float) -> str | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from gptviz import charts
 from gptviz.analysis.attention import strongest
@@ -72,16 +73,16 @@ def choose_clicked_token() -> None:
         state.choose_position(int(position), len(view.tokens))
 
 
-@st.fragment
+@shared.fragment
 def show_head() -> None:
     """Pickers, the two pictures, and the chosen token's tables: all that changes with another head."""
     layer_column, head_column, token_column, reading_column = st.columns([1, 1, 2, 2])
     layer = widgets.number(layer_column, state.LAYER, "Layer", 0, n_layers - 1)
     head = widgets.number(head_column, state.HEAD, "Head", 0, n_heads - 1)
     chosen = widgets.position(token_column, strings)
-    state.one_of(state.READING, list(READINGS))
-    reading_column.selectbox("Reading", list(READINGS), format_func=READINGS.__getitem__, key=state.READING.name)
-    reading = state.get(state.READING)
+    reading = widgets.selectbox(
+        reading_column, state.READING, "Reading", list(READINGS), format_func=READINGS.__getitem__
+    )
     pattern = view.trace()["pattern", layer][head]
     values = read(reading, layer, head)
 
@@ -95,7 +96,6 @@ def show_head() -> None:
     with lines_column:
         show_lines(values if reading in ("without_first", "rollout") else pattern, chosen)
     show_chosen(layer, head, pattern, chosen)
-    shared.finish()
 
 
 def read(reading: str, layer: int, head: int) -> Array:
@@ -205,7 +205,7 @@ def open_clicked_head(chart: str) -> None:
         state.put(state.VIEW, "one")
 
 
-@st.fragment
+@shared.fragment
 def show_all() -> None:
     """Every head as a small map."""
     trace = view.trace()
@@ -233,13 +233,12 @@ def leave_for_head() -> None:
     """Run the whole page where a click in a fragment chose another view."""
     if state.get(state.VIEW) == "one":
         st.rerun()
-    shared.finish()
 
 
 # --- head finder -------------------------------------------------------------------------------
 
 
-@st.fragment
+@shared.fragment
 def show_finder() -> None:
     """Heads by what they do, beside what they cause."""
     trace = view.trace()
@@ -248,7 +247,7 @@ def show_finder() -> None:
         scores = scores.assign(induction_random=random_induction())
     does_column, causes_column = st.columns(2, gap="large")
     with does_column:
-        show_scores(scores)
+        show_scores(does_column, scores)
     with causes_column:
         show_causes()
     show_table(scores)
@@ -263,15 +262,13 @@ def random_induction() -> pd.Series:
     return view.model.result(tokens, "scores", lambda: all_head_scores(random_trace))["induction"]
 
 
-def show_scores(scores: pd.DataFrame) -> None:
+def show_scores(place: DeltaGenerator, scores: pd.DataFrame) -> None:
     """A grid of heads coloured by the chosen score."""
     st.subheader("What they do")
-    state.one_of(state.KIND_OF_HEAD, list(KINDS))
-    st.selectbox(
-        "Colour by", list(KINDS), format_func=lambda kind: KINDS[kind][0], key=state.KIND_OF_HEAD.name,
+    kind = widgets.selectbox(
+        place, state.KIND_OF_HEAD, "Colour by", list(KINDS), format_func=lambda kind: KINDS[kind][0],
         help="\n\n".join(f"**{name}**: {about}" for name, about in KINDS.values()),
     )  # fmt: skip
-    kind = state.get(state.KIND_OF_HEAD)
     st.caption(KINDS[kind][1])
     values = scores[kind].to_numpy().reshape(n_layers, n_heads)
     if np.isnan(values).all():
@@ -295,12 +292,11 @@ def show_causes() -> None:
     token = int(trace.logits_at(chosen).argmax()) if following is None else following
     name = look.code(view.engine.tokenizer.tokens([token]).strings[0])
     why = "the model's first guess" if following is None else "what the text goes on with"
-    state.one_of(state.REPLACEMENT, ["zero", "mean"])
-    st.segmented_control(
-        "Switched off by", ["zero", "mean"], key=state.REPLACEMENT.name, required=True,
+    chosen_replacement = widgets.segments(
+        st.segmented_control, state.REPLACEMENT, "Switched off by", ["zero", "mean"],
         help="What takes the place of the head's output z: zero, or its mean over this text.",
     )  # fmt: skip
-    replacement: Replacement = "mean" if state.get(state.REPLACEMENT) == "mean" else "zero"
+    replacement: Replacement = "mean" if chosen_replacement == "mean" else "zero"
     st.caption(f"Change of the log-probability of {name} ({why}) when one head alone is off. Below 0: it helped.")
     key = ("causes", chosen, token, replacement)
     if not st.button("Measure all heads", key="measure", type="primary") and not view.model.has(view.tokens, key):
@@ -336,11 +332,9 @@ def show_table(scores: pd.DataFrame) -> None:
         st.caption("This model has no clear previous-token or induction head: its best scores are low.")
 
 
-state.one_of(state.VIEW, list(VIEWS))
-st.segmented_control(
-    "View", list(VIEWS), format_func=VIEWS.__getitem__, key=state.VIEW.name, required=True,
-    label_visibility="collapsed",
-)  # fmt: skip
-{"one": show_head, "all": show_all, "finder": show_finder}[state.get(state.VIEW)]()
-if state.get(state.VIEW) == "one":
+shown = widgets.segments(
+    st.segmented_control, state.VIEW, "View", list(VIEWS), format_func=VIEWS.__getitem__, label_visibility="collapsed"
+)
+{"one": show_head, "all": show_all, "finder": show_finder}[shown]()
+if shown == "one":
     show_sink()

@@ -10,7 +10,7 @@ from gptviz.analysis.anatomy import Part, anatomy, parameter_tree, size_table
 from gptviz.analysis.sampling import softmax
 from gptviz.config import parameter_count
 from gptviz.tokens import Tokens
-from gptviz.ui import look, shared, state
+from gptviz.ui import look, shared, state, widgets
 from gptviz.ui.drawing import Box, drawing
 
 MEANINGS = {
@@ -72,11 +72,11 @@ def fold() -> None:
     state.put(state.UNFOLDED, -1 if block == state.get(state.UNFOLDED) else block)
 
 
-@st.fragment
+@shared.fragment
 def show_drawing() -> None:
     """The model, with one block unfolded in place."""
     trace = view.trace()
-    st.toggle("Explain each part", key=state.EXPLAINED.name)
+    widgets.entry(st.toggle, state.EXPLAINED, "Explain each part")
     unfolded = state.within(state.UNFOLDED, -1, view.engine.config["n_layers"] - 1)
     prediction = trace.top_k(k=3)
     n_tokens = len(trace)
@@ -97,7 +97,6 @@ def show_drawing() -> None:
         if layer:
             state.put(state.LAYER, int(layer))
         shared.open_page(name)
-    shared.finish()
 
 
 def short(tokens: Tokens, most: int = 24) -> tuple[str, ...]:
@@ -168,7 +167,7 @@ def show_stages() -> None:
             st.markdown(f"**{title}**\n\n{text}")
 
 
-@st.fragment
+@shared.fragment
 def show_dummy() -> None:
     """The course's skeleton beside the real model: the same shapes, and nothing inside."""
     st.subheader("The skeleton beside the real model")
@@ -177,8 +176,7 @@ def show_dummy() -> None:
         "goes in and what comes out has the same shape, but no attention lets a token see the others: put the words "
         "before the last token in another order, and its prediction stays as it was."
     )
-    if not st.toggle("Run both on your text", key=state.SKELETON.name):  # it takes longer than all of the page
-        shared.finish()
+    if not widgets.entry(st.toggle, state.SKELETON, "Run both on your text"):  # it takes longer than all of the page
         return
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
@@ -201,7 +199,6 @@ def show_dummy() -> None:
         ),
         hide_index=True,
     )
-    shared.finish()
 
 
 def first_guess(logits: np.ndarray) -> str:

@@ -53,7 +53,7 @@ def go(by: int) -> None:
     state.put(state.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
 
 
-@st.fragment
+@shared.fragment
 def show_step() -> None:
     """The pickers, and the chosen step: words, formula, picture, check."""
     config = view.engine.config
@@ -61,8 +61,7 @@ def show_step() -> None:
     layer = widgets.number(layer_column, state.LAYER, "Layer", 0, config["n_layers"] - 1)
     head = widgets.number(head_column, state.HEAD, "Head", 0, config["n_heads"] - 1)
     chosen = widgets.position(token_column, view.tokens.strings)
-    state.one_of(state.STEP, KEYS)
-    st.pills("Step", KEYS, format_func=name_of, key=state.STEP.name, required=True)
+    widgets.segments(st.pills, state.STEP, "Step", KEYS, format_func=name_of)
     with st.container(horizontal=True):
         at = KEYS.index(state.get(state.STEP))
         st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
@@ -74,7 +73,6 @@ def show_step() -> None:
     show_heading(step, layer, chosen)
     show_picture(step, layer, head, chosen)
     show_check(step, layer, head, chosen)
-    shared.finish()
 
 
 def activation(name: str, layer: int) -> Array:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import gptviz
 from gptviz import charts
@@ -21,16 +22,14 @@ view = shared.begin(
 )
 
 
-def other_model() -> LoadedModel:
+def other_model(place: DeltaGenerator) -> LoadedModel:
     """The model to compare with."""
     options = ["", TWIN, *(name for name in models.names() if models.on_disk(name) and name != view.engine.name)]
     names = {"": f"the same: {view.engine.name}", TWIN: f"untrained twin of {view.engine.name}"}
-    state.one_of(state.OTHER_MODEL, options)
-    st.selectbox(
-        "Other model", options, format_func=lambda name: names.get(name) or models.title(name),
-        key=state.OTHER_MODEL.name, help="Those that are on this machine.",
+    name = widgets.selectbox(
+        place, state.OTHER_MODEL, "Other model", options,
+        format_func=lambda name: names.get(name) or models.title(name), help="Those that are on this machine.",
     )  # fmt: skip
-    name = state.get(state.OTHER_MODEL)
     if not name:
         return view.model
     try:
@@ -43,27 +42,30 @@ def other_model() -> LoadedModel:
 
 def against_twin() -> None:
     """The same text, on a model that was never trained."""
-    state.put(state.OTHER_TEXT, "")
+    state.put(state.SAME_TEXT, True)
     state.put(state.OTHER_MODEL, TWIN)
 
 
-@st.fragment
+@shared.fragment
 def show() -> None:
     """What to compare with, and everything that follows from it."""
     text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
-    text_column.text_area(
-        "Other text", key=state.OTHER_TEXT.name, placeholder="the same text", height=90, help="Empty: the same text."
-    )
+    with text_column:
+        same = widgets.entry(st.toggle, state.SAME_TEXT, "The same text on both sides")
+        text = widgets.entry(
+            st.text_area, state.OTHER_TEXT, "Other text", placeholder="the same text", height=90, disabled=same,
+            help="Empty: the same text.",
+        )  # fmt: skip
     with model_column:
-        other = other_model()
+        other = other_model(model_column)
         st.button(
             "Trained against untrained",
             on_click=against_twin,
             type="primary",
             key="twin-button",
         )
-    text = state.get(state.OTHER_TEXT)
-    other_tokens = other.engine.tokenize(text, bos=state.get(state.BOS)) if text else view.tokens
+    is_other = bool(text) and not same
+    other_tokens = other.engine.tokenize(text, bos=state.get(state.BOS)) if is_other else view.tokens
     first = view.trace()
     longest = other.engine.config["context_length"]
     if len(other_tokens) > longest:
@@ -77,7 +79,6 @@ def show() -> None:
     show_next(first, second, names)
     show_surprisal((view.model, first), (other, second), names)
     show_heads(first, second, names)
-    shared.finish()
 
 
 def names_of(first: Trace, second: Trace, other: LoadedModel) -> tuple[str, str]:

@@ -25,7 +25,7 @@ view = shared.begin(
 config = view.engine.config
 
 
-@st.fragment
+@shared.fragment
 def show() -> None:
     """The choices, and what the runs give."""
     how, n_runs = choose()
@@ -49,15 +49,15 @@ def show() -> None:
         bar.empty()
     show_spread(found, trace, chosen, ids, layer, head)
     show_one_run(how, n_runs, layer, head, chosen)
-    shared.finish()
 
 
 def choose() -> tuple[Dropout, int]:
     """Mode, rate, places, seed and number of runs."""
     mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
-    training = mode_column.toggle(
-        "Training mode", key=state.TRAINING.name, help="PyTorch: model.train(). Off is model.eval(): no dropout."
-    )
+    training = widgets.entry(
+        mode_column.toggle, state.TRAINING, "Training mode",
+        help="PyTorch: model.train(). Off is model.eval(): no dropout.",
+    )  # fmt: skip
     rate = widgets.slider(
         rate_column, state.RATE, "Rate", 0.0, 0.9, 0.05,
         help=f"The share of numbers that become 0. This model was configured with {config['drop_rate']}.",
@@ -67,11 +67,11 @@ def choose() -> tuple[Dropout, int]:
         seed_column, state.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
     )
     state.some_of(state.DROPPED, list(PLACES))
-    st.pills(
-        "Where", list(PLACES), format_func=WHERE.__getitem__, selection_mode="multi", key=state.DROPPED.name,
+    dropped = widgets.several(
+        st.pills, state.DROPPED, "Where", list(PLACES), format_func=WHERE.__getitem__, selection_mode="multi",
         help="The three places where the course's model drops.",
     )  # fmt: skip
-    places = tuple(place for place in PLACES if place in state.get(state.DROPPED))
+    places = tuple(place for place in PLACES if place in dropped)
     return Dropout(rate if training else 0.0, places, seed), n_runs
 
 

@@ -24,12 +24,10 @@ vectors = {
 }
 
 
-@st.fragment
+@shared.fragment
 def show_vectors() -> None:
     """One of the three embeddings as a heat map, the lengths of all, and the angles between tokens."""
-    state.one_of(state.KIND, list(KINDS))
-    st.segmented_control("Embedding", list(KINDS), format_func=KINDS.__getitem__, key=state.KIND.name, required=True)
-    kind = state.get(state.KIND)
+    kind = widgets.segments(st.segmented_control, state.KIND, "Embedding", list(KINDS), format_func=KINDS.__getitem__)
     look.chart(
         charts.dimension_map(vectors[kind], strings, theme=look.theme()),
         key="embedding-map",
@@ -54,19 +52,17 @@ def show_vectors() -> None:
             alt=f"Cosine between the {KINDS[kind].lower()} embeddings of every two tokens.",
         )
     show_components()
-    shared.finish()
 
 
-@st.fragment
+@shared.fragment
 def show_components() -> None:
     """The tokens along their main directions."""
     st.subheader("The tokens along their main directions")
     if len(strings) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
-        shared.finish()
         return
     # One of the two: a scene in WebGL takes longer to draw than the rest of the page.
-    in_3d = st.toggle("In three dimensions", key=state.IN_3D.name)
+    in_3d = widgets.entry(st.toggle, state.IN_3D, "In three dimensions")
     n_components = 3 if in_3d else 2
     kind = state.get(state.KIND)
     found = principal_components(vectors[kind], n_components)
@@ -79,20 +75,19 @@ def show_components() -> None:
         f"Principal components of the {KINDS[kind].lower()} embeddings of this text; together the {n_components} hold "
         f"{found.explained.sum():.0%} of the variance."
     )
-    shared.finish()
 
 
-@st.fragment
+@shared.fragment
 def show_neighbours() -> None:
     """The nearest tokens in the whole vocabulary, of a token of the text or of any word."""
     st.subheader("Nearest tokens in the whole vocabulary")
     engine = view.engine
     token_column, word_column = st.columns(2)
     chosen = widgets.position(token_column, strings, "Token of the text")
-    word_column.text_input(
-        "Or any word", key=state.PROBE.name, placeholder="such as: king", help="Its first token counts; a space counts."
-    )
-    word = state.get(state.PROBE)
+    word = widgets.entry(
+        word_column.text_input, state.PROBE, "Or any word", placeholder="such as: king",
+        help="Its first token counts; a space counts.",
+    )  # fmt: skip
     probe = engine.tokenize(word) if word else view.tokens[chosen : chosen + 1]
     if len(probe) > 1:
         st.caption(
@@ -108,10 +103,9 @@ def show_neighbours() -> None:
         key="neighbours",
         alt=f"The ten tokens whose embeddings point most nearly the way of {probe.strings[0]}.",
     )
-    shared.finish()
 
 
-@st.fragment
+@shared.fragment
 def show_positions() -> None:
     """The positional table itself: how alike positions are, and single dimensions over them."""
     st.subheader("The positional embedding itself")
@@ -120,8 +114,8 @@ def show_positions() -> None:
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
         state.several_of(state.DIMENSIONS, table.shape[1], DIMENSIONS_SHOWN)
-        dimensions = st.multiselect(
-            "Dimensions", range(table.shape[1]), key=state.DIMENSIONS.name, max_selections=DIMENSIONS_SHOWN,
+        dimensions = widgets.several(
+            st.multiselect, state.DIMENSIONS, "Dimensions", range(table.shape[1]), max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
         )  # fmt: skip
         look.chart(
@@ -138,7 +132,6 @@ def show_positions() -> None:
         )
         if step > 1:
             st.caption(f"Every {step}th position is shown.")
-    shared.finish()
 
 
 show_vectors()

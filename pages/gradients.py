@@ -26,15 +26,14 @@ n_layers = view.engine.config["n_layers"]
 strings = view.tokens.strings
 
 
-@st.fragment
+@shared.fragment
 def show_depth() -> None:
     """Gradients and the likeness of tokens over depth, with and without shortcuts."""
     st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
-    state.one_of(state.GROUP, list(GROUPS))
     with group_column:
-        st.segmented_control(
-            "Parameters", list(GROUPS), format_func=GROUPS.__getitem__, key=state.GROUP.name, required=True,
+        widgets.segments(
+            st.segmented_control, state.GROUP, "Parameters", list(GROUPS), format_func=GROUPS.__getitem__,
             help="The length of the gradient with respect to all of a block's parameters of this kind.",
         )  # fmt: skip
     sides = {("this model", "without shortcuts"): view.model} | twin(twin_column)
@@ -75,14 +74,13 @@ def show_depth() -> None:
         "apart**: without them, each attention mixes the tokens until all vectors point the same way (Dong et al. "
         "2021), and the loss says what is left of the prediction."
     )
-    shared.finish()
 
 
 def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], LoadedModel]:
     """The untrained twin, where it is asked for and fits in; with its names, with and without shortcuts."""
     too_large = 4 * view.engine.n_parameters > LARGEST_TWIN
-    asked = place.toggle(
-        "Beside an untrained model of the same size", key=state.TWIN.name, disabled=too_large,
+    asked = widgets.entry(
+        place.toggle, state.TWIN, "Beside an untrained model of the same size", disabled=too_large,
         help="This model is too large for a second one." if too_large else "Random weights, before any training.",
     )  # fmt: skip
     if not asked or too_large:
@@ -109,7 +107,7 @@ def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[
     return float(table["loss"].iloc[0]), in_blocks["norm"].to_numpy(float), likeness
 
 
-@st.fragment
+@shared.fragment
 def show_saliency() -> None:
     """Which tokens of the text a prediction rests on."""
     st.subheader("Which tokens does a prediction rest on?")
@@ -118,13 +116,12 @@ def show_saliency() -> None:
     trace = view.trace()
     best = int(trace.logits_at(chosen).argmax())
     token = widgets.token(target_column, state.TARGET, "Prediction", best, placeholder="the most probable token")
-    state.one_of(state.METHOD, list(METHODS))
     with method_column:
-        st.segmented_control(
-            "Method", list(METHODS), format_func=METHODS.__getitem__, key=state.METHOD.name, required=True
+        method = widgets.segments(
+            st.segmented_control, state.METHOD, "Method", list(METHODS), format_func=METHODS.__getitem__
         )
     name = look.code(view.engine.tokenizer.tokens([token]).strings[0])
-    if state.get(state.METHOD) == "integrated":
+    if method == "integrated":
         contributions = show_integrated(chosen, token)
         about = (
             f"What each token's embedding adds to the log-probability of {name}, on the way from no token embeddings "
@@ -146,7 +143,6 @@ def show_saliency() -> None:
         key="saliency", alt="How much each token of the text counts for the chosen prediction.",
     )  # fmt: skip
     st.caption(about + " Above 0: the token made it more probable.")
-    shared.finish()
 
 
 def show_integrated(chosen: int, token: int) -> NDArray[np.float64]:

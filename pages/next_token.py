@@ -35,7 +35,7 @@ def text_and_continuation() -> Tokens:
     return tokens[: view.engine.config["context_length"]]
 
 
-@st.fragment
+@shared.fragment
 def show_prediction() -> None:
     """Everything here depends on the continuation, so it is one fragment."""
     tokens = text_and_continuation()
@@ -67,7 +67,6 @@ def show_prediction() -> None:
     with writing_column:
         show_writing(tokens, trace, seed, how)
     show_foresight(trace, chosen)
-    shared.finish()
 
 
 def show_bars(trace: Trace, chosen: int, k: int, how: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def use(pair: Pair) -> None:
         state.put(setting, word)
 
 
-@st.fragment
+@shared.fragment
 def show() -> None:
     """The prompts, and the map that they lead to."""
     with st.container(horizontal=True):
@@ -81,7 +81,6 @@ def show() -> None:
     if question is not None:
         show_question(question)
         show_map(question)
-    shared.finish()
 
 
 def ask() -> Question | None:
@@ -97,8 +96,8 @@ def ask() -> Question | None:
         suggested[1:3],
         strict=True,
     ):
-        column.text_input(label, key=setting.name, placeholder=instead, help=about)
-        prompts.append(engine.tokenize(state.get(setting) or instead, bos=state.get(state.BOS)))
+        prompt = widgets.entry(column.text_input, setting, label, placeholder=instead, help=about)
+        prompts.append(engine.tokenize(prompt or instead, bos=state.get(state.BOS)))
     clean, corrupted = prompts
     differing = [at for at, (one, other) in enumerate(zip(clean.ids, corrupted.ids, strict=False)) if one != other]
     for tokens in prompts:
@@ -180,9 +179,10 @@ def portions(question: Question, kind: Kind) -> Iterator[tuple[int, slice]]:
 
 def show_map(question: Question) -> None:
     """Layer by position or head: the share of the way back. It fills as the runs are made."""
-    state.one_of(state.PATCHED, list(KINDS))
-    st.segmented_control("Patched", list(KINDS), format_func=KINDS.__getitem__, key=state.PATCHED.name, required=True)
-    kind = cast(Kind, state.get(state.PATCHED))
+    patched = widgets.segments(
+        st.segmented_control, state.PATCHED, "Patched", list(KINDS), format_func=KINDS.__getitem__
+    )
+    kind = cast(Kind, patched)
     st.caption(
         f"{ABOUT_KIND[kind]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves further away."
     )

@@ -23,7 +23,7 @@ points = stream_points(view.engine.config["n_layers"])
 depths = [point.label for point in points]
 
 
-@st.fragment
+@shared.fragment
 def show_stream() -> None:
     """The stream's length at every depth, and what each part adds: how much, and in which direction."""
     st.subheader("How long the stream's vectors are")
@@ -53,7 +53,7 @@ def show_stream() -> None:
         )
 
 
-@st.fragment
+@shared.fragment
 def show_lens() -> None:
     """The logit lens as a grid, and tokens followed over the depth."""
     st.subheader("Logit lens: what would it say if it stopped here?")
@@ -74,7 +74,6 @@ def show_lens() -> None:
     if len(strings) > WINDOW:
         st.caption(f"Positions {first} to {first + WINDOW - 1}: choose another token to see the rest.")
     show_followed(chosen)
-    shared.finish()
 
 
 def show_followed(chosen: int) -> None:
@@ -98,7 +97,7 @@ def show_followed(chosen: int) -> None:
             )
 
 
-@st.fragment
+@shared.fragment
 def show_attribution() -> None:
     """Which part of the model wrote a token's logit."""
     st.subheader("Direct logit attribution: who wrote this logit?")
@@ -126,7 +125,6 @@ def show_attribution() -> None:
         alt="The contribution of every head and MLP to the logit.",
     )  # fmt: skip
     widgets.folded("Every part", lambda: st.dataframe(table, hide_index=True))
-    shared.finish()
 
 
 def show_sum(table: pd.DataFrame, chosen: int, token: int, against: int | None) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from gptviz.ui import look, shared, state
+from gptviz.ui import look, shared, state, widgets
 
 LONGEST_WORD = 256  # bytes: the work grows with the square
 
@@ -45,7 +45,7 @@ st.dataframe(
 )
 
 
-@st.fragment
+@shared.fragment
 def show_merges() -> None:
     """One word's way from bytes to tokens, merge by merge."""
     tokenizer = view.engine.tokenizer
@@ -58,9 +58,10 @@ def show_merges() -> None:
         return
     state.within(state.WORD, 0, len(words) - 1)
     word_column, step_column = st.columns(2)
-    number = word_column.selectbox(
-        "Word", range(len(words)), format_func=lambda index: repr(words[index])[1:-1], key=state.WORD.name
-    )
+    number = widgets.selectbox(
+        word_column, state.WORD, "Word", range(len(words)), format_func=lambda index: repr(words[index])[1:-1],
+        key=state.key_for(state.WORD.name, tuple(words)),
+    )  # fmt: skip
     merges = tokenizer.merges(words[number])
     step = (
         step_column.slider("Merges done", 0, len(merges) - 1, len(merges) - 1, key=f"merges of {words[number]}")
@@ -76,7 +77,6 @@ def show_merges() -> None:
             f"Merge {step} of {len(merges) - 1}: of all neighbours that may be merged, the pair that GPT-2's "
             f"training learned earliest goes first; this one makes the token with id {merge.rank:,}."
         )
-    shared.finish()
 
 
 st.subheader("Byte-pair encoding, merge by merge")

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_app import charts, check_page, open_page, this_machine, toasts, warm_server  # noqa: F401 - fixtures
+from test_app import charts, check_page, notices, open_page, this_machine, warm_server  # noqa: F401 - fixtures
 
 import gptviz
 from gptviz.engine import Engine
@@ -69,11 +69,11 @@ def test_only_as_much_of_the_text_is_looked_at(monkeypatch):
     check_page(app, "tokens")
     assert app.dataframe[0].value["id"].tolist() == list(gpt2_tokenizer().encode(text[:20]).ids)
     assert any("52 characters more than this app takes" in warning.value for warning in app.warning)
-    assert app.text_area(key="text").value == text, "what was typed stays"
-    app.session_state["text"] = "x" * 1_000_000
-    app.run()
+    app.text_area(key="text").set_value("x" * 1_000_000).run()
     check_page(app, "tokens")
     assert len(app.dataframe[0].value) <= 20
+    assert any("999,980 characters more than this app takes" in warning.value for warning in app.warning)
+    assert app.text_area(key="text").value == "x" * 20, "no more is kept, nor sent back at every run"
 
 
 @pytest.mark.parametrize(("page", "setting"), [("embeddings", state.PROBE), ("residual", state.TARGET)])
@@ -115,7 +115,7 @@ def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(
 def test_a_link_or_a_session_that_asks_for_one_gets_the_bundled_one(only_small):
     app = open_page("attention", model="untrained")
     check_page(app, "attention")
-    assert toasts(app) == ["There is no model of that name here, so the usual one is shown."]
+    assert notices(app) == ["There is no model of that name here, so the usual one is shown."]
     assert app.selectbox(key="model").value == "story-gpt"
     assert app.session_state["_model_in_use"] == "story-gpt"
 
@@ -136,7 +136,7 @@ def test_no_more_is_written_than_allowed(monkeypatch):
     app = open_page("next_token", text="Once upon a time", temperature="0.8")
     app.button(key="add-several").click().run()
     check_page(app, "next_token")
-    assert len(app.session_state["continuation"]) == 3
+    assert len(app.session_state["_settings"]["continuation"]) == 3
     assert app.button(key="add-one").disabled
     assert app.button(key="add-several").disabled
     assert any("3 tokens are the most" in caption.value for caption in app.caption)
@@ -147,7 +147,7 @@ def test_no_more_is_written_than_allowed(monkeypatch):
     )
     app.run()
     check_page(app, "next_token")
-    assert len(app.session_state["continuation"]) == 3
+    assert len(app.session_state["_settings"]["continuation"]) == 3
 
 
 def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
@@ -155,7 +155,7 @@ def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
     app = open_page("next_token", text="Once", continuation="11-12-13-14-15")
     check_page(app, "next_token")
     assert app.query_params == {"text": "Once", "continuation": "11-12-13"}
-    assert toasts(app) == ["The link's continuation has 5 tokens; the first 3 are shown."]
+    assert notices(app) == ["The link's continuation has 5 tokens; the first 3 are shown."]
 
 
 # --- computations at once ---------------------------------------------------------------------------

@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.Markdown_pb2 import Markdown
-from test_app import EVERY_PAGE, EVERY_PAGE_OF_THE_TEXT, charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import (  # noqa: F401 - fixtures
+    EVERY_PAGE,
+    EVERY_PAGE_OF_THE_TEXT,
+    charts,
+    check_page,
+    notices,
+    open_page,
+    this_machine,
+    warm_server,
+)
 from test_trust_numbers import CALLS
 
 import gptviz.charts as charts_module
@@ -235,7 +244,7 @@ def check_any_text(app, page, text):
     app.text_area(key="text").set_value(text).run()
     check_page(app, page)
     assert not app.error
-    assert not app.toast
+    assert not notices(app)
     assert app.text_area(key="text").value == text
     if app.session_state["bos"] or text:
         assert charts(app) or app.dataframe

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_app import EVERY_PAGE, PAGES, check_page, open_page, this_machine, toasts, warm_server  # noqa: F401
+from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, this_machine, warm_server  # noqa: F401
 
 import gptviz
 from gptviz.ui import models, state
@@ -43,7 +43,7 @@ def check_view(app, page):
     """No traceback and no error, and short notices."""
     check_page(app, page)
     assert not app.error
-    assert all(len(toast) < 200 for toast in toasts(app))
+    assert all(len(notice) < 200 for notice in notices(app))
 
 
 def explore(page, n_links):
@@ -84,7 +84,7 @@ def test_the_nearest_view_is_shown_and_said(page, query, shown, said):
     app = open_page(page, **query)
     check_view(app, page)
     assert {name: app.session_state[name] for name in shown} == shown
-    assert any(said in toast for toast in toasts(app)), toasts(app)
+    assert any(said in notice for notice in notices(app)), notices(app)
 
 
 NO_NAMES = [
@@ -116,7 +116,7 @@ def test_a_model_can_only_be_one_of_the_known(monkeypatch, name):
     assert asked == []
     app = open_page("tokens", model=name)
     check_view(app, "tokens")
-    assert toasts(app) == ["There is no model of that name here, so the usual one is shown."]
+    assert notices(app) == ["There is no model of that name here, so the usual one is shown."]
     assert app.session_state["_model_in_use"] == "story-gpt"
 
 

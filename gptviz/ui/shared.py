@@ -1,23 +1,91 @@
-"""What every page has: the text, the model and the BOS switch; and the trace that they lead to."""
+"""What every page has: the text, the model and the BOS switch; the trace that they lead to; notices, and a last line of
+defence.
+"""
 
+import logging
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial, wraps
+from typing import NoReturn, ParamSpec
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.errors import StreamlitAPIException
+from streamlit.runtime.scriptrunner import StopException
 
 import gptviz
 from gptviz.analysis.finite import not_finite
 from gptviz.interventions import Part
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits, look, models, state
+from gptviz.ui import limits, look, models, state, widgets
 from gptviz.ui.models import LoadedModel
 from gptviz.weights import TooLargeError, check_memory
 
 EXAMPLE = "The little dog ran to the river. The little dog"
+Arguments = ParamSpec("Arguments")
+_LOGGER = logging.getLogger(__name__)
+_INSIDE = ContextVar("inside", default=False)  # whether a part is being drawn around this one
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """A part of the app that Streamlit runs by itself: the whole page, or a fragment. `name` tells them apart.
+
+    At its end the new link is written, and what a link asked for in vain is told in one box above the part. Where it
+    fails, a sentence says so in that place, the traceback is logged, and the rest of the page goes on. Streamlit's own
+    ways to end or begin a run are no `Exception`, and pass.
+    """
+    place = st.empty()
+    is_outermost = not _INSIDE.get()
+    token = _INSIDE.set(True)
+    try:
+        try:
+            yield
+        except StopException:
+            if is_outermost:
+                _finish(place)
+            raise
+        if is_outermost:
+            _finish(place)
+    except Exception:
+        _LOGGER.exception("A part of a page failed: %s", name)
+        _tell_of_failure(place, name)
+    finally:
+        _INSIDE.reset(token)
+
+
+def fragment(show: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """As `st.fragment`: a part of the page that runs by itself when a widget in it is used."""
+
+    @wraps(show)
+    def shown(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        with part(show.__name__):
+            show(*args, **kwargs)
+
+    return st.fragment(shown)
+
+
+def _finish(place: DeltaGenerator) -> None:
+    """Tell what a link asked for in vain, and write the new link."""
+    if notices := state.take_notices():
+        place.info("  \n".join(notices), icon=":material/link:")
+    state.share()
+
+
+def _tell_of_failure(place: DeltaGenerator, name: str) -> None:
+    with place.container():
+        st.error(
+            "Something went wrong here. Start the page again: your text and model stay, all other settings go back to "
+            "the usual ones.",
+            icon=":material/error:",
+        )
+        st.button("Start this page again", on_click=state.start_again, key=f"start-again-{name}", type="primary")
+    with suppress(Exception):  # whatever it is: the sentence is there
+        state.share()
 
 
 @dataclass(frozen=True)
@@ -48,33 +116,23 @@ def controls() -> None:
     except limits.LimitsError as error:
         st.error(look.plain(str(error)), icon=":material/error:")
         st.stop()
-    state.one_of(state.MODEL, models.names())
+    begin_again = partial(state.put, state.CONTINUATION, ())
     with st.sidebar:
-        st.text_area(
-            "Text",
-            key=state.TEXT.name,
-            height=150,
-            placeholder="Type any text, in any script…",
-            help="Any text. Ctrl+Enter, or a click elsewhere, shows it.",
-            on_change=state.put,
-            args=(state.CONTINUATION, ()),
-        )
-        st.selectbox(
-            "Model",
-            models.names(),
-            key=state.MODEL.name,
-            format_func=models.title,
+        widgets.entry(
+            st.text_area, state.TEXT, "Text", height=150, placeholder="Type any text, in any script…",
+            help="Any text. Enter, or a click elsewhere, shows it. Shift+Enter begins a new line.",
+            then=begin_again,
+        )  # fmt: skip
+        widgets.selectbox(
+            st.sidebar, state.MODEL, "Model", models.names(), format_func=models.title,
             help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
-            on_change=state.put,
-            args=(state.CONTINUATION, ()),
-        )
-        st.toggle(
-            f"Put `{END_OF_TEXT}` in front",
-            key=state.BOS.name,
+            then=begin_again,
+        )  # fmt: skip
+        widgets.entry(
+            st.toggle, state.BOS, f"Put `{END_OF_TEXT}` in front",
             help="GPT-2 saw this token between documents. In front, it says that a text begins here.",
-            on_change=state.put,
-            args=(state.CONTINUATION, ()),
-        )
+            then=begin_again,
+        )  # fmt: skip
         look.follow_mode()
 
 
@@ -120,7 +178,6 @@ def stop_if_broken(model: LoadedModel, trace: Trace) -> None:
     A run with interventions is another one: count its numbers with `not_finite` itself.
     """
     if _tell_if_broken(model, trace):
-        finish()
         st.stop()
 
 
@@ -167,17 +224,9 @@ def rerun_fragment() -> NoReturn:
     st.rerun()
 
 
-def finish() -> None:
-    """Call last, in the page and in its fragments: tell what a link asked for in vain, and write the new link."""
-    for sentence in state.take_notices():
-        st.toast(sentence, icon=":material/link:", duration="long")
-    state.share()
-
-
 def _empty() -> None:
     st.info(f"There is no text yet. Type one on the left, or put `{END_OF_TEXT}` in front.", icon=":material/edit:")
     st.button("Show me an example", on_click=state.put, args=(state.TEXT, EXAMPLE), type="primary")
-    finish()
     st.stop()
 
 
