@@ -55,9 +55,13 @@ def integrated_gradients(
     difference. `progress(steps done, steps)` is told as it goes on.
     """
     with_tokens, without = trace["resid_pre", 0], trace["pos_embed"]
-    ends, _ = engine.input_gradients(np.stack((with_tokens, without)), position, token)
-    difference = float(ends[0]) - float(ends[1])
-    n_steps = 32
+    n_steps, ends = 32, []
+    for stream in (with_tokens, without):
+        value, _ = engine.input_gradients(stream[None], position, token)
+        ends.append(float(value[0]))
+        if progress:
+            progress(0, n_steps)
+    difference = ends[0] - ends[1]
     while True:
         found = Integrated(
             _along(_mean_gradient(trace, engine, position, token, n_steps, progress), trace["embed"]),
