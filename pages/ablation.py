@@ -11,7 +11,7 @@ from gptviz.analysis.lens import lens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.interventions import Part
 from gptviz.trace import Trace
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 
 WINDOW = 6  # positions of each of the two lenses
 COLUMNS = {"attention": "attention", "mlp": "MLP", "shortcut1": "shortcut 1", "shortcut2": "shortcut 2"}
@@ -43,8 +43,8 @@ def switch_clicked() -> None:
 def switch_all(kinds: tuple[str, ...]) -> None:
     """Switch the parts of these kinds off in every layer, or all on again if they are off."""
     words = [str(Part(kind, layer)) for layer in range(config["n_layers"]) for kind in kinds]
-    off = state.get(state.OFF)
-    state.put(state.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
+    off = state.get(settings.OFF)
+    state.put(settings.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
 
 
 @shared.fragment
@@ -75,26 +75,26 @@ def show_choices(off: tuple[Part, ...]) -> bool:
     """The same by keyboard, neurons, whole columns; gives whether means take the parts' place."""
     neurons = [str(part) for part in off if part.kind == "neuron"]
     widgets.several(
-        st.multiselect, state.OFF, "Switched off", [*parts.ravel().tolist(), *neurons], placeholder="nothing",
+        st.multiselect, settings.OFF, "Switched off", [*parts.ravel().tolist(), *neurons], placeholder="nothing",
         help="L2H5 is head 5 of layer 2, L2N17 neuron 17 of its MLP. Type to find a part.",
     )  # fmt: skip
     with st.container(horizontal=True):
         for name, kinds in ALL.items():
             st.button(f"All {name} off/on", on_click=switch_all, args=(kinds,), key=f"all-{name}")
-        st.button("Switch all on", on_click=state.put, args=(state.OFF, []), key="nothing-off", disabled=not off)
+        st.button("Switch all on", on_click=state.put, args=(settings.OFF, []), key="nothing-off", disabled=not off)
         with st.popover("A neuron"):
-            layer = widgets.number(st.container(), state.NEURON_LAYER, "Layer", 0, config["n_layers"] - 1)
-            number = widgets.number(st.container(), state.NEURON, "Neuron", 0, 4 * config["emb_dim"] - 1)
+            layer = widgets.number(st.container(), settings.NEURON_LAYER, "Layer", 0, config["n_layers"] - 1)
+            number = widgets.number(st.container(), settings.NEURON, "Neuron", 0, 4 * config["emb_dim"] - 1)
             word = str(Part("neuron", layer, number))
             st.button(
-                f"Switch {word} {'on' if word in state.get(state.OFF) else 'off'}",
+                f"Switch {word} {'on' if word in state.get(settings.OFF) else 'off'}",
                 on_click=state.switch,
                 args=(word,),
                 key="switch-neuron",
                 type="primary",
             )
     replacement = widgets.segments(
-        st.segmented_control, state.REPLACEMENT, "What takes their place", ["zero", "mean"],
+        st.segmented_control, settings.REPLACEMENT, "What takes their place", ["zero", "mean"],
         help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
     )  # fmt: skip
     return replacement == "mean"

@@ -10,7 +10,7 @@ from gptviz.analysis.anatomy import Part, anatomy, parameter_tree, size_table
 from gptviz.analysis.sampling import softmax
 from gptviz.config import parameter_count
 from gptviz.tokens import Tokens
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 from gptviz.ui.drawing import Box, drawing
 
 MEANINGS = {
@@ -45,7 +45,7 @@ def box(part: Part) -> Box:
         "title": part.title,
         "detail": f"{part.n_parameters:,} parameters" if part.n_parameters else "",
         "flow": f"[{', '.join(f'{n:,}' for n in part.shape)}]{size}",
-        "explanation": part.explanation if state.get(state.EXPLAINED) and not is_repeated(part) else "",
+        "explanation": part.explanation if state.get(settings.EXPLAINED) and not is_repeated(part) else "",
         "kind": "add" if part.shortcut else "part",
     }
     path = part.name.split(".")
@@ -69,15 +69,15 @@ def is_repeated(part: Part) -> bool:
 def fold() -> None:
     """A click on a block unfolds it, or folds it again."""
     block = int(state.recall("drawing").fold)
-    state.put(state.UNFOLDED, -1 if block == state.get(state.UNFOLDED) else block)
+    state.put(settings.UNFOLDED, -1 if block == state.get(settings.UNFOLDED) else block)
 
 
 @shared.fragment
 def show_drawing() -> None:
     """The model, with one block unfolded in place."""
     trace = view.trace()
-    widgets.entry(st.toggle, state.EXPLAINED, "Explain each part")
-    unfolded = state.within(state.UNFOLDED, -1, view.engine.config["n_layers"] - 1)
+    widgets.entry(st.toggle, settings.EXPLAINED, "Explain each part")
+    unfolded = state.within(settings.UNFOLDED, -1, view.engine.config["n_layers"] - 1)
     prediction = trace.top_k(k=3)
     n_tokens = len(trace)
     clicked = drawing(
@@ -95,7 +95,7 @@ def show_drawing() -> None:
     if clicked.open is not None:
         name, _, layer = clicked.open.partition(" ")
         if layer:
-            state.put(state.LAYER, int(layer))
+            state.put(settings.LAYER, int(layer))
         shared.open_page(name)
 
 
@@ -176,7 +176,7 @@ def show_dummy() -> None:
         "goes in and what comes out has the same shape, but no attention lets a token see the others: put the words "
         "before the last token in another order, and its prediction stays as it was."
     )
-    if not widgets.entry(st.toggle, state.SKELETON, "Run both on your text"):  # it takes longer than all of the page
+    if not widgets.entry(st.toggle, settings.SKELETON, "Run both on your text"):  # it takes longer than all of the page
         return
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))

@@ -10,7 +10,7 @@ from gptviz.analysis.attribution import frozen_scale, pushed_tokens
 from gptviz.analysis.neurons import neuron_effect, strongest_neurons
 from gptviz.analysis.ranking import strings_of, top_ids
 from gptviz.trace import Array
-from gptviz.ui import look, models, shared, state, widgets
+from gptviz.ui import look, models, settings, shared, state, widgets
 
 WORDS = {
     "norm1": "Before attention reads a token's vector, it is brought to mean 0 and variance 1, then scaled by a "
@@ -49,8 +49,8 @@ def name_of(key: str) -> str:
 
 def go(by: int) -> None:
     """To the next step, or the one before."""
-    number = KEYS.index(state.get(state.STEP)) + by
-    state.put(state.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
+    number = KEYS.index(state.get(settings.STEP)) + by
+    state.put(settings.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
 
 
 @shared.fragment
@@ -58,18 +58,18 @@ def show_step() -> None:
     """The pickers, and the chosen step: words, formula, picture, check."""
     config = view.engine.config
     layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, config["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, config["n_heads"] - 1)
+    layer = widgets.number(layer_column, settings.LAYER, "Layer", 0, config["n_layers"] - 1)
+    head = widgets.number(head_column, settings.HEAD, "Head", 0, config["n_heads"] - 1)
     chosen = widgets.position(token_column, view.tokens.strings)
-    widgets.segments(st.pills, state.STEP, "Step", KEYS, format_func=name_of)
+    widgets.segments(st.pills, settings.STEP, "Step", KEYS, format_func=name_of)
     with st.container(horizontal=True):
-        at = KEYS.index(state.get(state.STEP))
+        at = KEYS.index(state.get(settings.STEP))
         st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
         st.button(
             "Next step", icon=":material/arrow_forward:", on_click=go, args=(1,), type="primary",
             disabled=at == len(KEYS) - 1,
         )  # fmt: skip
-    step = STEPS[state.get(state.STEP)]
+    step = STEPS[state.get(settings.STEP)]
     show_heading(step, layer, chosen)
     show_picture(step, layer, head, chosen)
     show_check(step, layer, head, chosen)
@@ -265,13 +265,13 @@ def show_check(step: Step, layer: int, head: int, chosen: int) -> None:
 def pick_cell(step: Step, result_shape: tuple[int, ...], head: int, chosen: int) -> tuple[int, ...]:
     """The cell's index: its token and head are those picked above, and here the rest."""
     if step.name in ("attn_scores", "pattern"):
-        key = widgets.number(st.container(), state.KEY, "Key position", 0, len(view.tokens) - 1)
+        key = widgets.number(st.container(), settings.KEY, "Key position", 0, len(view.tokens) - 1)
         st.caption(
             f"Head {head}, query {look.code(view.tokens.strings[chosen])}, key {look.code(view.tokens.strings[key])}"
         )
         return head, chosen, key
     label = {"logits": "Token id", "pre": "Neuron", "post": "Neuron"}.get(step.name, "Dimension")
-    number = widgets.number(st.container(), state.DIM, label, 0, result_shape[-1] - 1)
+    number = widgets.number(st.container(), settings.DIM, label, 0, result_shape[-1] - 1)
     told = f", which is {look.code(strings_of([number])[0])}" if step.name == "logits" else ""
     st.caption(f"Token {look.code(view.tokens.strings[chosen])}, {label.lower()} {number}{told}")
     return (chosen, head, number) if len(result_shape) == 3 else (chosen, number)

@@ -9,7 +9,7 @@ from gptviz import charts
 from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
 from gptviz.analysis.prediction import prediction_table
 from gptviz.trace import Trace
-from gptviz.ui import look, models, shared, state, widgets
+from gptviz.ui import look, models, settings, shared, state, widgets
 from gptviz.ui.models import LoadedModel
 
 TWIN = "untrained-twin"
@@ -27,7 +27,7 @@ def other_model(place: DeltaGenerator) -> LoadedModel:
     options = ["", TWIN, *(name for name in models.names() if models.on_disk(name) and name != view.engine.name)]
     names = {"": f"the same: {view.engine.name}", TWIN: f"untrained twin of {view.engine.name}"}
     name = widgets.selectbox(
-        place, state.OTHER_MODEL, "Other model", options,
+        place, settings.OTHER_MODEL, "Other model", options,
         format_func=lambda name: names.get(name) or models.title(name), help="Those that are on this machine.",
     )  # fmt: skip
     if not name:
@@ -42,8 +42,8 @@ def other_model(place: DeltaGenerator) -> LoadedModel:
 
 def against_twin() -> None:
     """The same text, on a model that was never trained."""
-    state.put(state.SAME_TEXT, True)
-    state.put(state.OTHER_MODEL, TWIN)
+    state.put(settings.SAME_TEXT, True)
+    state.put(settings.OTHER_MODEL, TWIN)
 
 
 @shared.fragment
@@ -51,9 +51,9 @@ def show() -> None:
     """What to compare with, and everything that follows from it."""
     text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
     with text_column:
-        same = widgets.entry(st.toggle, state.SAME_TEXT, "The same text on both sides")
+        same = widgets.entry(st.toggle, settings.SAME_TEXT, "The same text on both sides")
         text = widgets.entry(
-            st.text_area, state.OTHER_TEXT, "Other text", placeholder="the same text", height=90, disabled=same,
+            st.text_area, settings.OTHER_TEXT, "Other text", placeholder="the same text", height=90, disabled=same,
             help="Empty: the same text.",
         )  # fmt: skip
     with model_column:
@@ -65,7 +65,7 @@ def show() -> None:
             key="twin-button",
         )
     is_other = bool(text) and not same
-    other_tokens = other.engine.tokenize(text, bos=state.get(state.BOS)) if is_other else view.tokens
+    other_tokens = other.engine.tokenize(text, bos=state.get(settings.BOS)) if is_other else view.tokens
     first = view.trace()
     longest = other.engine.config["context_length"]
     if len(other_tokens) > longest:
@@ -153,8 +153,8 @@ def show_heads(first: Trace, second: Trace, names: tuple[str, str]) -> None:
     st.subheader("One head")
     layer_column, head_column, _ = st.columns([1, 1, 3])
     fewest = {key: min(first.config[key], second.config[key]) for key in ("n_layers", "n_heads")}
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, fewest["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, fewest["n_heads"] - 1)
+    layer = widgets.number(layer_column, settings.LAYER, "Layer", 0, fewest["n_layers"] - 1)
+    head = widgets.number(head_column, settings.HEAD, "Head", 0, fewest["n_heads"] - 1)
     shown = [trace.tokens[:MAPS_SHOWN] for trace in (first, second)]
     patterns = [
         trace["pattern", layer][head, : len(tokens), : len(tokens)]

@@ -8,7 +8,7 @@ from gptviz.analysis.dropout import PLACES, Dropout, Spread, drop, spread
 from gptviz.analysis.ranking import strings_of, top_ids
 from gptviz.analysis.sampling import softmax
 from gptviz.trace import Trace
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 
 MOST_RUNS = 200
 KEYS_SHOWN = 16  # tokens that one looks at most: their weights' spread is shown
@@ -30,8 +30,8 @@ def show() -> None:
     """The choices, and what the runs give."""
     how, n_runs = choose()
     layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, config["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, config["n_heads"] - 1)
+    layer = widgets.number(layer_column, settings.LAYER, "Layer", 0, config["n_layers"] - 1)
+    head = widgets.number(head_column, settings.HEAD, "Head", 0, config["n_heads"] - 1)
     chosen = widgets.position(token_column, view.tokens.strings, "After token")
     tokens = view.tokens[: chosen + 1]  # later ones are not seen
     trace = view.trace()
@@ -51,20 +51,20 @@ def choose() -> tuple[Dropout, int]:
     """Mode, rate, places, seed and number of runs."""
     mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
     training = widgets.entry(
-        mode_column.toggle, state.TRAINING, "Training mode",
+        mode_column.toggle, settings.TRAINING, "Training mode",
         help="PyTorch: model.train(). Off is model.eval(): no dropout.",
     )  # fmt: skip
     rate = widgets.slider(
-        rate_column, state.RATE, "Rate", 0.0, 0.9, 0.05,
+        rate_column, settings.RATE, "Rate", 0.0, 0.9, 0.05,
         help=f"The share of numbers that become 0. This model was configured with {config['drop_rate']}.",
     )  # fmt: skip
-    n_runs = widgets.number(runs_column, state.RUNS, "Runs", 1, MOST_RUNS)
+    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
     seed = widgets.number(
-        seed_column, state.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
+        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
     )
-    state.some_of(state.DROPPED, list(PLACES))
+    state.some_of(settings.DROPPED, list(PLACES))
     dropped = widgets.several(
-        st.pills, state.DROPPED, "Where", list(PLACES), format_func=WHERE.__getitem__, selection_mode="multi",
+        st.pills, settings.DROPPED, "Where", list(PLACES), format_func=WHERE.__getitem__, selection_mode="multi",
         help="The three places where the course's model drops.",
     )  # fmt: skip
     places = tuple(place for place in PLACES if place in dropped)
@@ -101,7 +101,7 @@ def show_spread(found: Spread, trace: Trace, chosen: int, ids: np.ndarray, layer
 def show_one_run(how: Dropout, n_runs: int, layer: int, head: int, chosen: int) -> None:
     """What one pass zeroes."""
     st.subheader("One pass: what is zeroed")
-    run = widgets.number(st.columns([1, 4])[0], state.RUN, "Run", 0, n_runs - 1)
+    run = widgets.number(st.columns([1, 4])[0], settings.RUN, "Run", 0, n_runs - 1)
     first = max(0, chosen + 1 - MAP_SHOWN)
     tokens = view.tokens[: chosen + 1]
     with st.spinner("Running once more…"):

@@ -5,7 +5,7 @@ import streamlit as st
 from gptviz import charts
 from gptviz.analysis.embeddings import cosine_similarity, nearest_tokens, norms, principal_components
 from gptviz.trace import Array
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 
 KINDS = {"embed": "Token", "pos_embed": "Positional", "resid_pre": "Summed"}
 DIMENSIONS_SHOWN = 8
@@ -28,7 +28,7 @@ def vectors() -> dict[str, Array]:
 @shared.fragment
 def show_vectors() -> None:
     """One of the three embeddings as a heat map, the lengths of all, and the angles between tokens."""
-    kind = widgets.segments(st.segmented_control, state.KIND, "Embedding", list(KINDS), format_func=KINDS.__getitem__)
+    kind = widgets.segments(st.segmented_control, settings.EMBEDDING, "Embedding", list(KINDS), format_func=KINDS.__getitem__)
     look.chart(
         charts.dimension_map(vectors()[kind], strings, theme=look.theme()),
         key="embedding-map",
@@ -63,9 +63,9 @@ def show_components() -> None:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
         return
     # One of the two: a scene in WebGL takes longer to draw than the rest of the page.
-    in_3d = widgets.entry(st.toggle, state.IN_3D, "In three dimensions")
+    in_3d = widgets.entry(st.toggle, settings.IN_3D, "In three dimensions")
     n_components = 3 if in_3d else 2
-    kind = state.get(state.KIND)
+    kind = state.get(settings.EMBEDDING)
     found = principal_components(vectors()[kind], n_components)
     look.chart(
         charts.principal_scatter(found.coordinates, strings, found.explained, theme=look.theme()),
@@ -86,7 +86,7 @@ def show_neighbours() -> None:
     token_column, word_column = st.columns(2)
     chosen = widgets.position(token_column, strings, "Token of the text")
     word = widgets.entry(
-        word_column.text_input, state.PROBE, "Or any word", placeholder="such as: king",
+        word_column.text_input, settings.PROBE, "Or any word", placeholder="such as: king",
         help="Its first token counts; a space counts.",
     )  # fmt: skip
     probe = engine.tokenize(word) if word else view.tokens[chosen : chosen + 1]
@@ -114,9 +114,9 @@ def show_positions() -> None:
     step = -(-len(table) // POSITIONS_SHOWN)
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
-        state.several_of(state.DIMENSIONS, table.shape[1], DIMENSIONS_SHOWN)
+        state.several_of(settings.DIMENSIONS, table.shape[1], DIMENSIONS_SHOWN)
         dimensions = widgets.several(
-            st.multiselect, state.DIMENSIONS, "Dimensions", range(table.shape[1]), max_selections=DIMENSIONS_SHOWN,
+            st.multiselect, settings.DIMENSIONS, "Dimensions", range(table.shape[1]), max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
         )  # fmt: skip
         look.chart(

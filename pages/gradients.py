@@ -11,7 +11,7 @@ from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
 from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
 from gptviz.analysis.stream import similarity_of_tokens
 from gptviz.interventions import Part
-from gptviz.ui import look, models, shared, state, widgets
+from gptviz.ui import look, models, settings, shared, state, widgets
 from gptviz.ui.models import LoadedModel
 
 LARGEST_TWIN = 4_000_000_000  # bytes: a second model of this size beside the first
@@ -33,7 +33,7 @@ def show_depth() -> None:
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
     with group_column:
         widgets.segments(
-            st.segmented_control, state.GROUP, "Parameters", list(GROUPS), format_func=GROUPS.__getitem__,
+            st.segmented_control, settings.GROUP, "Parameters", list(GROUPS), format_func=GROUPS.__getitem__,
             help="The length of the gradient with respect to all of a block's parameters of this kind.",
         )  # fmt: skip
     sides = {("this model", "without shortcuts"): view.model} | twin(twin_column)
@@ -80,7 +80,7 @@ def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], Load
     """The untrained twin, where it is asked for and fits in; with its names, with and without shortcuts."""
     too_large = 4 * view.engine.n_parameters > LARGEST_TWIN
     asked = widgets.entry(
-        place.toggle, state.TWIN, "Beside an untrained model of the same size", disabled=too_large,
+        place.toggle, settings.TWIN, "Beside an untrained model of the same size", disabled=too_large,
         help="This model is too large for a second one." if too_large else "Random weights, before any training.",
     )  # fmt: skip
     if not asked or too_large:
@@ -102,7 +102,7 @@ def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[
         return gradient_table(norms).assign(loss=loss)
 
     table = model.result(view.tokens, ("gradients", off), measure, dear=True)
-    in_blocks = table[table["layer"].notna() & (table["group"] == state.get(state.GROUP))].sort_values("layer")
+    in_blocks = table[table["layer"].notna() & (table["group"] == state.get(settings.GROUP))].sort_values("layer")
     likeness = model.result(
         view.tokens, ("likeness", off), lambda: similarity_of_tokens(model.trace(view.tokens, off)), dear=True
     )
@@ -117,10 +117,10 @@ def show_saliency() -> None:
     chosen = widgets.position(position_column, strings, "After token")
     trace = view.trace()
     best = int(trace.logits_at(chosen).argmax())
-    token = widgets.token(target_column, state.TARGET, "Prediction", best, placeholder="the most probable token")
+    token = widgets.token(target_column, settings.TARGET, "Prediction", best, placeholder="the most probable token")
     with method_column:
         method = widgets.segments(
-            st.segmented_control, state.METHOD, "Method", list(METHODS), format_func=METHODS.__getitem__
+            st.segmented_control, settings.METHOD, "Method", list(METHODS), format_func=METHODS.__getitem__
         )
     name = look.code(view.engine.tokenizer.tokens([token]).strings[0])
     if method == "integrated":

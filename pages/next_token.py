@@ -11,7 +11,7 @@ from gptviz.analysis.prediction import prediction_table
 from gptviz.analysis.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID, Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits, look, shared, state, widgets
+from gptviz.ui import limits, look, settings, shared, state, widgets
 
 SEVERAL = 20  # tokens that one click writes at most
 NUMBERS = {
@@ -44,20 +44,20 @@ def show_prediction() -> None:
 
     token_column, *number_columns = st.columns([2, 1, 1, 1, 1, 1])
     chosen = widgets.position(token_column, tokens.strings, "After token")
-    k = widgets.number(number_columns[0], state.K, "Show", 1, 50, help="How many tokens the chart shows.")
+    k = widgets.number(number_columns[0], settings.K, "Show", 1, 50, help="How many tokens the chart shows.")
     temperature = widgets.slider(
-        number_columns[1], state.TEMPERATURE, "Temperature", 0.0, 2.0, 0.05,
+        number_columns[1], settings.TEMPERATURE, "Temperature", 0.0, 2.0, 0.05,
         help="Divides the logits: below 1 the likely tokens gain, above 1 the unlikely; 0 always takes the first.",
     )  # fmt: skip
     top_k = widgets.number(
-        number_columns[2], state.TOP_K, "Top-k", 0, 50_257, help="Only the k most probable can be drawn; 0 keeps all."
+        number_columns[2], settings.TOP_K, "Top-k", 0, 50_257, help="Only the k most probable can be drawn; 0 keeps all."
     )
     top_p = widgets.slider(
-        number_columns[3], state.TOP_P, "Top-p", 0.05, 1.0, 0.05,
+        number_columns[3], settings.TOP_P, "Top-p", 0.05, 1.0, 0.05,
         help="Only the most probable, until their probabilities sum to p, can be drawn; 1 keeps all.",
     )  # fmt: skip
     seed = widgets.number(
-        number_columns[4], state.SEED, "Seed", 0, 999_999, help="The same seed draws the same tokens again."
+        number_columns[4], settings.SEED, "Seed", 0, 999_999, help="The same seed draws the same tokens again."
     )
     how = {"temperature": temperature, "top_k": top_k or None, "top_p": top_p}
 
@@ -131,7 +131,7 @@ def show_continuation(tokens: Tokens) -> None:
 
 def add_token(id: int) -> None:
     """Put one token behind the continuation."""
-    state.put(state.CONTINUATION, (*state.get(state.CONTINUATION), id))
+    state.put(settings.CONTINUATION, (*state.get(settings.CONTINUATION), id))
 
 
 def stop_writing() -> None:
@@ -142,7 +142,7 @@ def stop_writing() -> None:
 def take_back(n_tokens: int | None) -> None:
     """Take the continuation's last tokens back, or all of it."""
     stop_writing()
-    state.put(state.CONTINUATION, state.get(state.CONTINUATION)[:-n_tokens] if n_tokens else ())
+    state.put(settings.CONTINUATION, state.get(settings.CONTINUATION)[:-n_tokens] if n_tokens else ())
 
 
 def show_foresight(trace: Trace, chosen: int) -> None:

@@ -12,7 +12,7 @@ from gptviz import charts
 from gptviz.analysis.patching import Kind, Question, all_patched, n_places, patched_differences, recovered
 from gptviz.analysis.ranking import top_ids
 from gptviz.tokens import Tokens
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 
 TOKENS_AT_ONCE = 1024  # of the runs in one turn
 CLEAR = 0.5  # logits between the two prompts: below that, there is little to bring back
@@ -67,7 +67,7 @@ config, tokenizer = view.engine.config, view.engine.tokenizer
 
 def use(pair: Pair) -> None:
     """Fill the four fields."""
-    fields = (state.CLEAN, state.CORRUPTED, state.ANSWER, state.RIVAL)
+    fields = (settings.CLEAN, settings.CORRUPTED, settings.ANSWER, settings.RIVAL)
     for setting, word in zip(fields, pair[1:], strict=True):
         state.put(setting, word)
 
@@ -87,18 +87,18 @@ def show() -> None:
 def ask() -> Question | None:
     """The prompts and answers typed in; None, and a sentence, where they do not fit together."""
     suggested = PAIRS[2] if view.model_name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
-    typed = bool(state.get(state.CLEAN) or state.get(state.CORRUPTED))
+    typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
     prompts = []
     for column, setting, label, about, instead in zip(
         st.columns(2),
-        (state.CLEAN, state.CORRUPTED),
+        (settings.CLEAN, settings.CORRUPTED),
         ("Clean prompt", "Corrupted prompt"),
         ("The prompt whose answer is to come back.", "The run that is patched."),
         suggested[1:3],
         strict=True,
     ):
         prompt = widgets.entry(column.text_input, setting, label, placeholder=instead, help=about)
-        prompts.append(view.engine.tokenize(prompt or instead, bos=state.get(state.BOS)))
+        prompts.append(view.engine.tokenize(prompt or instead, bos=state.get(settings.BOS)))
     clean, corrupted = prompts
     differing = [at for at, (one, other) in enumerate(zip(clean.ids, corrupted.ids, strict=False)) if one != other]
     for tokens in prompts:
@@ -113,7 +113,7 @@ def ask() -> Question | None:
         shared.stop_if_broken(view.model, trace)
     answers: list[int] = []
     for column, setting, label, trace, instead in zip(
-        st.columns(2), (state.ANSWER, state.RIVAL), ("Answer to the clean prompt", "Answer to the corrupted"), traces,
+        st.columns(2), (settings.ANSWER, settings.RIVAL), ("Answer to the clean prompt", "Answer to the corrupted"), traces,
         suggested[3:], strict=True,
     ):  # fmt: skip
         best = next(id for id in top_ids(trace.logits_at(-1), 2).tolist() if id not in answers)
@@ -181,7 +181,7 @@ def portions(question: Question, kind: Kind) -> Iterator[tuple[int, slice]]:
 def show_map(question: Question) -> None:
     """Layer by position or head: the share of the way back. It fills as the runs are made."""
     patched = widgets.segments(
-        st.segmented_control, state.PATCHED, "Patched", list(KINDS), format_func=KINDS.__getitem__
+        st.segmented_control, settings.PATCHED, "Patched", list(KINDS), format_func=KINDS.__getitem__
     )
     kind = cast(Kind, patched)
     st.caption(

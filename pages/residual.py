@@ -8,7 +8,7 @@ from gptviz import charts
 from gptviz.analysis.attribution import attribute_logit
 from gptviz.analysis.lens import follow, lens, stream_points
 from gptviz.analysis.stream import added_to_stream
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, widgets
 
 WINDOW = 24  # positions that the lens shows: each cell costs an output head, and must be read
 
@@ -105,9 +105,9 @@ def show_attribution() -> None:
     chosen = widgets.position(position_column, strings, "After token", key="attribution-position")
     trace = view.trace()
     best = int(trace.logits_at(chosen).argmax())
-    token = widgets.token(target_column, state.TARGET, "Logit of", best, placeholder="the most probable token")
+    token = widgets.token(target_column, settings.TARGET, "Logit of", best, placeholder="the most probable token")
     against = widgets.token(
-        against_column, state.AGAINST, "minus the logit of", None, placeholder="nothing",
+        against_column, settings.AGAINST, "minus the logit of", None, placeholder="nothing",
         help="A second token, for a difference.",
     )  # fmt: skip
     table = attribute_logit(trace, view.engine, chosen, token, against)

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import look, settings, shared, state, widgets
 
 LONGEST_WORD = 256  # bytes: the work grows with the square
 
@@ -56,11 +56,11 @@ def show_merges() -> None:
     if not words:
         st.caption("No word of this text has more than one byte, so there is nothing to merge.")
         return
-    state.within(state.WORD, 0, len(words) - 1)
+    state.within(settings.WORD, 0, len(words) - 1)
     word_column, step_column = st.columns(2)
     number = widgets.selectbox(
-        word_column, state.WORD, "Word", range(len(words)), format_func=lambda index: repr(words[index])[1:-1],
-        key=state.key_for(state.WORD.name, tuple(words)),
+        word_column, settings.WORD, "Word", range(len(words)), format_func=lambda index: repr(words[index])[1:-1],
+        key=state.key_for(settings.WORD.name, tuple(words)),
     )  # fmt: skip
     merges = tokenizer.merges(words[number])
     step = (

@@ -18,7 +18,7 @@ from gptviz import hub
 from gptviz.engine import Engine
 from gptviz.model import GPTModel
 from gptviz.tokens import END_OF_TEXT, END_OF_TEXT_ID, gpt2_tokenizer
-from gptviz.ui import models, shared, state
+from gptviz.ui import models, settings, shared
 
 APP = Path(__file__).parents[1] / "app.py"
 # The page table: path in the URL -> title.
@@ -277,7 +277,7 @@ WORDS = ["9" * 400, "x", "-1", "", "nan", "-inf", "1e999", "٣", "<b>", "0-", "\
 @EVERY_PAGE
 @pytest.mark.parametrize("word", WORDS[:1] + [pytest.param(word, marks=pytest.mark.slow) for word in WORDS[1:]])
 def test_any_link_opens_a_view(page, word):
-    app = open_page(page, **{setting.name: word for setting in state.SETTINGS if setting is not state.TEXT})
+    app = open_page(page, **{setting.name: word for setting in settings.SETTINGS if setting is not settings.TEXT})
     check_page(app, page)
     assert not app.error
     assert notices(app)
@@ -367,7 +367,7 @@ def test_the_link_holds_what_differs_from_the_start_and_nothing_else():
     app.number_input(key="k").set_value(10).run()
     app.slider(key="temperature").set_value(1.0).run()
     app.slider(key="top_p").set_value(1.0).run()
-    app.text_area(key="text").set_value(state.TEXT.default).run()
+    app.text_area(key="text").set_value(settings.TEXT.default).run()
     assert app.query_params == {}
 
 

@@ -10,7 +10,7 @@ from test_app import charts, check_page, notices, open_page, this_machine, warm_
 import gptviz
 from gptviz.engine import Engine
 from gptviz.tokens import gpt2_tokenizer
-from gptviz.ui import limits, models, state
+from gptviz.ui import limits, models, settings
 from gptviz.ui.gate import BusyError, Gate
 
 LIMITS = {
@@ -77,7 +77,7 @@ def test_only_as_much_of_the_text_is_looked_at(monkeypatch):
     assert app.text_area(key="text").value == "x" * 20, "no more is kept, nor sent back at every run"
 
 
-@pytest.mark.parametrize(("page", "setting"), [("embeddings", state.PROBE), ("residual", state.TARGET)])
+@pytest.mark.parametrize(("page", "setting"), [("embeddings", settings.PROBE), ("residual", settings.TARGET)])
 def test_words_typed_elsewhere_are_no_longer_either(monkeypatch, page, setting):
     monkeypatch.setenv("GPTVIZ_MAX_TEXT", "20")
     tokenized = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, this_machine, warm_server  # noqa: F401
 
 import gptviz
-from gptviz.ui import models, state
+from gptviz.ui import models, settings
 
 # Through the wire only what UTF-8 can say: see test_trust_text.py.
 GARBAGE = st.one_of(
@@ -36,7 +36,7 @@ LISTS = st.lists(st.one_of(st.integers(0, 60_000), st.just(10**50)), max_size=40
 WORDS = st.one_of(
     GARBAGE, NUMBERS, LISTS, st.sampled_from(["one", "all", "finder", "value", "rollout", "logits", "11"])
 )
-LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in state.SETTINGS})
+LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in settings.SETTINGS})
 
 
 def check_view(app, page):

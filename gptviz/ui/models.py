@@ -7,7 +7,7 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,6 @@ from gptviz.weights import TooLargeError
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")  # whatever `n_bytes` knows the memory of
-Progress = Callable[[int, int], None]  # hears how much is done of how much, after each pass of the model
 
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
@@ -76,36 +75,19 @@ class LoadedModel:
         key = (tokens.ids, off, by_mean) if off else tokens.ids
         return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means), dear=bool(off))
 
-    def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result], *, dear: bool = False) -> Result:
-        """What `make` works out from these tokens' trace, once for all who ask for `name`.
+    def computed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """`function(*arguments)`, computed once for everybody who asks for the same (see `key_of`).
 
-        It is `dear` where it belongs to an experiment: what others need for a first view is computed before.
+        Experiments are dear: what others need for a first view is computed before them.
         """
-        result: Result = _once(self._results, (tokens.ids, name), make, dear=dear)
+        dear = function.__module__.startswith("gptviz.experiments")
+        result: Result = _once(self._results, key_of(function, *arguments), partial(function, *arguments), dear=dear)
         return result
 
-    def experiment(self, tokens: Tokens, name: Hashable, make: Callable[[Progress], Result], doing: str) -> Result:
-        """As a dear `result`, of many passes of the model: between two of them others have their turns.
-
-        `make` is given a function to call after every pass. Meanwhile a bar, under `doing`, shows how far it is.
-        """
-        known: Result | None = self._results.peek((tokens.ids, name))
-        if known is not None:
-            return known
-        bar = st.progress(0.0, text=doing)
-
-        def tell(n_done: int, n_passes: int) -> None:
-            bar.progress(n_done / n_passes, text=f"{doing} {n_done:,} of {n_passes:,}")
-            with _gate().outside():
-                pass
-
-        result = self.result(tokens, name, lambda: make(tell), dear=True)
-        bar.empty()
+    def known(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+        """What `computed` would give, or None if nobody has asked for it lately."""
+        result: Result | None = self._results.peek(key_of(function, *arguments))
         return result
-
-    def known(self, tokens: Tokens, name: Hashable) -> Any:
-        """The result of that name, or None where nobody has worked it out lately."""
-        return self._results.peek((tokens.ids, name))
 
     def generate(self, tokens: Tokens, max_new_tokens: int, **how: Any) -> Iterator[gptviz.GeneratedToken]:
         """As `Engine.generate`; every token waits for its turn."""
@@ -116,6 +98,25 @@ class LoadedModel:
             if token is None:
                 return
             yield token
+
+
+def key_of(function: Callable[..., Any], *arguments: Any) -> Hashable:
+    """What tells one call from another: the function's name and its arguments, traces by what was run."""
+    return function.__module__, function.__qualname__, *map(_key_of_argument, arguments)
+
+
+def _key_of_argument(argument: Any) -> Hashable:
+    match argument:
+        case Trace():
+            return argument.key
+        case gptviz.Engine():
+            return argument.name
+        case slice():
+            return argument.start, argument.stop, argument.step
+        case tuple() | list():
+            return tuple(map(_key_of_argument, argument))
+        case _:
+            return argument  # type: ignore[no-any-return]
 
 
 def _once(cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False) -> Value:

@@ -1,13 +1,16 @@
-"""What a person has chosen: kept from page to page, and in the URL, so that a copied link opens the same view.
+"""The store of the settings: kept from page to page, and written into the address, so that a copied link opens the
+same view.
 
-The only place that touches Streamlit's session state and query parameters. The settings lie in one dict of their own;
-a widget shows one of them, and what it sends is checked before it becomes one (see `gptviz.ui.widgets`).
+The only place that touches Streamlit's session state and query parameters. A widget shows a setting, and what the widget
+sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
+
+Streamlit's own `bind="query-params"` is not used. It ignores a value it cannot read without a word, where we say what the
+nearest one is; it identifies an option by its label, which for a token changes with the text; and it lets a link hold only
+what the open page draws, where ours holds the whole view.
 """
 
-import math
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import streamlit as st
@@ -15,147 +18,19 @@ import streamlit as st
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.ui import limits
+from gptviz.ui.settings import BOS, CONTINUATION, MODEL, OFF, SETTINGS, TEXT, TOKEN, Setting, join
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
-
-
-@dataclass(frozen=True)
-class Kind(Generic[Value]):
-    """What a setting's values are: how a link's word is read, how one is written, and which values it takes."""
-
-    read: Callable[[str], Value]  # raises ValueError
-    write: Callable[[Value], str]
-    takes: Callable[[Any], bool]  # of whatever a link or a browser sends
-
-
-@dataclass(frozen=True)
-class Setting(Generic[Value]):
-    """One choice: its name in the URL, its value at the start, and what its values are."""
-
-    name: str
-    default: Value
-    kind: Kind[Value]
-
-
-def _switch(word: str) -> bool:
-    if word not in ("0", "1"):
-        raise ValueError(word)
-    return word == "1"
-
-
-def _ids(word: str) -> tuple[int, ...]:
-    return tuple(int(id) for id in word.split("-") if id)
-
-
-def _join(ids: Iterable[int]) -> str:
-    return "-".join(str(id) for id in ids)
-
-
-def _words(word: str) -> list[str]:
-    return [part for part in word.split("-") if part]
-
-
-def _parts(word: str) -> list[str]:
-    return [str(Part.parse(part)) for part in _words(word)]
-
-
-def _is_part(word: Any) -> bool:
-    try:
-        return isinstance(word, str) and str(Part.parse(word)) == word
-    except ValueError:
-        return False
-
-
-def _are_whole(values: Iterable[Any]) -> bool:
-    return all(type(value) is int for value in values)  # True and False are none
-
-
-STRING = Kind[str](str, str, lambda value: isinstance(value, str))
-WHOLE = Kind[int](int, str, lambda value: type(value) is int)
-DECIMAL = Kind[float](float, str, lambda value: type(value) is float and math.isfinite(value))
-SWITCH = Kind[bool](_switch, lambda on: str(int(on)), lambda value: type(value) is bool)
-IDS = Kind[tuple[int, ...]](_ids, _join, lambda value: isinstance(value, tuple) and _are_whole(value))
-NUMBERS = Kind[list[int]](
-    lambda word: list(_ids(word)), _join, lambda value: isinstance(value, list) and _are_whole(value)
-)
-NAMES = Kind[list[str]](
-    _words, "-".join, lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value)
-)
-PARTS = Kind[list[str]](_parts, "-".join, lambda value: isinstance(value, list) and all(map(_is_part, value)))
-
-TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", STRING)
-MODEL = Setting("model", "story-gpt", STRING)
-BOS = Setting("bos", False, SWITCH)
-VIEW = Setting("view", "one", STRING)  # of the Attention page
-READING = Setting("reading", "weights", STRING)
-KIND_OF_HEAD = Setting("kind", "previous_token", STRING)
-REPLACEMENT = Setting("replacement", "zero", STRING)
-LAYER = Setting(
-    "layer", 2, WHOLE
-)  # the bundled model's clearest previous-token head: a first sight that says something
-HEAD = Setting("head", 5, WHOLE)
-UNFOLDED = Setting("unfolded", 0, WHOLE)  # the block that the drawing shows opened; -1: none
-EXPLAINED = Setting("explained", False, SWITCH)
-SKELETON = Setting("skeleton", False, SWITCH)
-KIND = Setting("embedding", "resid_pre", STRING)
-IN_3D = Setting("in_3d", False, SWITCH)
-PROBE = Setting("probe", "", STRING)
-DIMENSIONS: Setting[list[int]] = Setting("dimensions", [0, 1, 2, 3], NUMBERS)
-STEP = Setting("step", "norm1", STRING)
-DIM = Setting("dim", 0, WHOLE)  # the chosen dimension or neuron
-KEY = Setting("key", 0, WHOLE)  # the chosen key position
-TARGET = Setting("target", "", STRING)  # the token whose logit is shared out; empty: the most probable
-AGAINST = Setting("against", "", STRING)
-TOKEN = Setting("token", -1, WHOLE)  # the chosen position; -1 is the last, also when the text grows
-K = Setting("k", 10, WHOLE)
-TEMPERATURE = Setting("temperature", 1.0, DECIMAL)
-TOP_K = Setting("top_k", 0, WHOLE)  # 0 keeps every token
-TOP_P = Setting("top_p", 1.0, DECIMAL)
-SEED = Setting("seed", 0, WHOLE)
-WORD = Setting("word", 0, WHOLE)
-CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), IDS)
-OFF: Setting[list[str]] = Setting("off", ["L5H2"], PARTS)  # story-gpt's strongest induction head
-NEURON_LAYER = Setting("neuron_layer", 0, WHOLE)
-NEURON = Setting("neuron", 0, WHOLE)
-CLEAN = Setting("clean", "", STRING)  # the two prompts of patching; empty: a pair that suits the model
-CORRUPTED = Setting("corrupted", "", STRING)
-ANSWER = Setting("answer", "", STRING)
-RIVAL = Setting("rival", "", STRING)
-PATCHED = Setting("patched", "resid_pre", STRING)
-OTHER_TEXT = Setting("other_text", "Once upon a time there was a little cat. The little cat", STRING)  # of Compare
-SAME_TEXT = Setting("same_text", False, SWITCH)  # on both sides of Compare
-OTHER_MODEL = Setting("other_model", "", STRING)  # empty: the same model
-TRAINING = Setting("training", True, SWITCH)
-RATE = Setting("rate", 0.1, DECIMAL)
-RUNS = Setting("runs", 30, WHOLE)
-RUN = Setting("run", 0, WHOLE)
-DROPPED: Setting[list[str]] = Setting("dropped", ["embedding", "attention", "shortcut"], NAMES)
-GROUP = Setting("group", "att", STRING)
-TWIN = Setting("twin", True, SWITCH)
-METHOD = Setting("method", "integrated", STRING)
-SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, IN_3D,
-    PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
-    OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, SAME_TEXT, OTHER_MODEL, TRAINING,
-    RATE, RUNS, RUN, DROPPED, GROUP, TWIN, METHOD,
-)  # fmt: skip
-
 KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS)
 
-_SETTINGS, _STARTED, _NOTICES, _UNCHECKED = "_settings", "_started", "_notices", "_unchecked"
+_SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
 _LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
 _DRAWN, _KEYS = "_drawn", "_keys"
 
 
-def take_start() -> bool:
-    """Whether `start` was called in this run."""
-    return bool(st.session_state.pop(_STARTED, False))
-
-
 def start() -> None:
     """Call first in every run: a new session takes its settings from the URL."""
-    st.session_state[_STARTED] = True
     if _SETTINGS in st.session_state:
         return
     st.session_state[_NOTICES] = []
@@ -239,7 +114,7 @@ def several_of(setting: Setting[list[int]], n_options: int, most: int) -> list[i
     """Make sure that the setting has `most` numbers below `n_options` at most, before its widget is drawn."""
     value = get(setting)
     fitting = [number for number in dict.fromkeys(value) if number < n_options][:most]
-    _tell_if_changed(setting, _join(value), _join(fitting) or "none of these")
+    _tell_if_changed(setting, join(value), join(fitting) or "none of these")
     put(setting, fitting)
     return fitting
 
@@ -405,6 +280,17 @@ def key_for(key: str, options: Hashable) -> str:
         name = key if name != key else f"{key}-2"
     st.session_state[_KEYS][key] = made_of, name
     return str(name)
+
+
+def set_pages(pages: Mapping[str, Any]) -> None:
+    """Remember the pages, by name, for links from one to another."""
+    st.session_state[_PAGES] = pages
+
+
+def pages() -> Mapping[str, Any]:
+    """The app's pages, by name."""
+    known: Mapping[str, Any] = st.session_state[_PAGES]
+    return known
 
 
 def recall(key: str) -> Any:

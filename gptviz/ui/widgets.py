@@ -4,7 +4,7 @@ What is drawn here goes one way: the browser sends a value, it is checked agains
 widget offers, and becomes the setting; the setting is what the widget is drawn with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,11 +12,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from gptviz.tokens import gpt2_tokenizer
-from gptviz.ui import state
-from gptviz.ui.state import Setting
+from gptviz.ui import settings, state
+from gptviz.ui.settings import Replacement, Setting
+from gptviz.ui.view import View
 
 Value = TypeVar("Value")
 Otherwise = TypeVar("Otherwise", int, None)
+REPLACEMENTS = {Replacement.ZERO: "zero", Replacement.MEAN: "mean"}
 A_TOKEN = "A token, with its space if it has one; of a longer word the first token."
 
 
@@ -42,6 +44,16 @@ def number(
     draw = partial(place.number_input, label, low, high, help=help or f"{low} to {high}")
     _bound(draw, setting.name, value, {"value": value}, lambda chosen: _put_within(setting, chosen, low, high))
     return value
+
+
+def layer(place: DeltaGenerator, view: View) -> int:
+    """One of the model's layers."""
+    return number(place, settings.LAYER, "Layer", 0, view.config["n_layers"] - 1)
+
+
+def head(place: DeltaGenerator, view: View) -> int:
+    """One of a layer's heads."""
+    return number(place, settings.HEAD, "Head", 0, view.config["n_heads"] - 1)
 
 
 def slider(
@@ -86,13 +98,12 @@ def selectbox(
     return value
 
 
-def segments(
-    draw: Callable[..., Any], setting: Setting[Value], label: str, options: Sequence[Value], **how: Any
-) -> Value:
-    """One of a few, all in sight. `draw` is `st.segmented_control` or `st.pills`, `how` is Streamlit's."""
-    value = state.one_of(setting, list(options))
-    keep = partial(_put_one_of, setting, options, None)
-    _bound(partial(draw, label, options, required=True, **how), setting.name, value, {"default": value}, keep)
+def choice(draw: Callable[..., Any], setting: Setting[Value], label: str, names: Mapping[Value, str], **how: Any) -> Value:
+    """One of a few, all in sight, under their names. `draw` is `st.segmented_control` or `st.pills`, `how` is Streamlit's."""
+    value = state.one_of(setting, list(names))
+    keep = partial(_put_one_of, setting, list(names), None)
+    widget = partial(draw, label, list(names), format_func=names.__getitem__, required=True, **how)
+    _bound(widget, setting.name, value, {"default": value}, keep)
     return value
 
 
