@@ -75,18 +75,18 @@ class LoadedModel:
         key = (tokens.ids, off, by_mean) if off else tokens.ids
         return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means), dear=bool(off))
 
-    def computed(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """`function(*arguments)`, computed once for everybody who asks for the same (see `key_of`).
+    def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """`function(*arguments, **options)`, computed once for everybody who asks for the same (see `key_of`).
 
         Experiments are dear: what others need for a first view is computed before them.
         """
         dear = function.__module__.startswith("gptviz.experiments")
-        result: Result = _once(self._results, key_of(function, *arguments), partial(function, *arguments), dear=dear)
+        result: Result = _once(self._results, key_of(function, *arguments, **options), partial(function, *arguments, **options), dear=dear)
         return result
 
-    def known(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+    def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
         """What `computed` would give, or None if nobody has asked for it lately."""
-        result: Result | None = self._results.peek(key_of(function, *arguments))
+        result: Result | None = self._results.peek(key_of(function, *arguments, **options))
         return result
 
     def generate(self, tokens: Tokens, max_new_tokens: int, **how: Any) -> Iterator[gptviz.GeneratedToken]:
@@ -100,9 +100,9 @@ class LoadedModel:
             yield token
 
 
-def key_of(function: Callable[..., Any], *arguments: Any) -> Hashable:
+def key_of(function: Callable[..., Any], *arguments: Any, **options: Any) -> Hashable:
     """What tells one call from another: the function's name and its arguments, traces by what was run."""
-    return function.__module__, function.__qualname__, *map(_key_of_argument, arguments)
+    return function.__module__, function.__qualname__, *map(_key_of_argument, [*arguments, *sorted(options.items())])
 
 
 def _key_of_argument(argument: Any) -> Hashable:

@@ -58,13 +58,13 @@ class View:
         with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
             return model.trace(self.tokens, off, by_mean=by_mean)
 
-    def computed(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """`function(*arguments)`, computed once for everybody who asks for the same.
+    def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """`function(*arguments, **options)`, computed once for everybody who asks for the same.
 
         The function must be a module's own, and its arguments traces, tokens, or values that can be compared.
         """
-        return self.model.computed(function, *arguments)
+        return self.model.computed(function, *arguments, **options)
 
-    def known(self, function: Callable[..., Result], *arguments: Any) -> Result | None:
+    def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
         """What `computed` would give, or None if nobody has asked for it lately."""
-        return self.model.known(function, *arguments)
+        return self.model.known(function, *arguments, **options)

@@ -157,6 +157,11 @@ def token(
 ) -> int | Otherwise:
     """The id of a token that is typed in, or `otherwise` where the field is empty."""
     word = entry(place.text_input, setting, label, placeholder=placeholder, help=help)
+    return first_token(word, otherwise)
+
+
+def first_token(word: str, otherwise: Otherwise) -> int | Otherwise:
+    """The id of a word's first token, or `otherwise` where there is no word."""
     return gpt2_tokenizer().encode(word).ids[0] if word else otherwise
 
 
