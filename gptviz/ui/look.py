@@ -41,25 +41,45 @@ def page_style() -> None:
 
 # Charts have their colours from the server, which hears of another mode (in the menu, or the computer's own at
 # dusk) with the next run only: until then they would be dark on dark. So a change asks for that run.
-_FOLLOW_MODE = """
+# A server that was away, or forgot a session that slept, knows no fragment, and would not answer what a person does in
+# one: so a connection that comes back asks for a run, too, which brings all that the page shows.
+# In a text area Enter is a new line, and a new line is a token: here Enter shows the text, as Ctrl+Enter does in
+# Streamlit, and Shift+Enter is the new line. While an input method composes, Enter is its own.
+_FOLLOW = """
 export default function ({ data, setTriggerValue }) {
+    const app = document.querySelector("[data-testid=stApp]")
     const look = () => {
-        const app = document.querySelector("[data-testid=stApp]")
         const [red, green, blue] = getComputedStyle(app).backgroundColor.match(/[0-9.]+/g).map(Number)
         const mode = red + green + blue < 384 ? "dark" : "light"
         if (mode === data.drawn) window.gptvizAsked = null
         else if (mode !== window.gptvizAsked) setTriggerValue("mode", (window.gptvizAsked = mode))
+        const isConnected = app.dataset.testConnectionState === "CONNECTED"
+        if (isConnected && window.gptvizWasAway) setTriggerValue("back", true)
+        window.gptvizWasAway = !isConnected
     }
     clearInterval(window.gptvizLook)  // of the run before
     window.gptvizLook = setInterval(look, 300)
+    if (window.gptvizEnter) return
+    window.gptvizEnter = event => {
+        const isPlain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey
+        if (!isPlain || event.isComposing || !event.target.matches?.("[data-testid=stTextArea] textarea")) return
+        event.preventDefault()
+        event.stopPropagation()
+        event.target.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", ctrlKey: true, bubbles: true }))
+    }
+    document.addEventListener("keydown", window.gptvizEnter, true)
 }
 """
 
 
-def follow_mode() -> None:
-    """Draw the page again when the browser goes from light to dark, or back."""
-    component = st.components.v2.component("follow_mode", js=_FOLLOW_MODE)
-    component(key="follow-mode", data={"drawn": st.context.theme.type or "light"}, on_mode_change=lambda: None)
+def follow_browser() -> None:
+    """Draw the page again when the browser goes from light to dark, or back, and when it comes back to the server; and
+    let Enter show a text."""
+    component = st.components.v2.component("follow_browser", js=_FOLLOW)
+    component(
+        key="follow-browser", data={"drawn": st.context.theme.type or "light"}, on_mode_change=lambda: None,
+        on_back_change=lambda: None,
+    )  # fmt: skip
 
 
 def theme() -> Theme:

@@ -133,7 +133,7 @@ def controls() -> None:
             help="GPT-2 saw this token between documents. In front, it says that a text begins here.",
             then=begin_again,
         )  # fmt: skip
-        look.follow_mode()
+        look.follow_browser()
 
 
 def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = True) -> View:
