@@ -42,7 +42,8 @@ def page_style() -> None:
 # Charts have their colours from the server, which hears of another mode (in the menu, or the computer's own at
 # dusk) with the next run only: until then they would be dark on dark. So a change asks for that run.
 # A server that was away, or forgot a session that slept, knows no fragment, and would not answer what a person does in
-# one: so a connection that comes back asks for a run, too, which brings all that the page shows.
+# one: so a connection that comes back asks for a run, too, which brings all that the page shows, and for a second one,
+# which brings what was done during the first.
 # In a text area Enter is a new line, and a new line is a token: here Enter shows the text, as Ctrl+Enter does in
 # Streamlit, and Shift+Enter is the new line. While an input method composes, Enter is its own.
 _FOLLOW = """
@@ -53,9 +54,9 @@ export default function ({ data, setTriggerValue }) {
         const mode = red + green + blue < 384 ? "dark" : "light"
         if (mode === data.drawn) window.gptvizAsked = null
         else if (mode !== window.gptvizAsked) setTriggerValue("mode", (window.gptvizAsked = mode))
-        const isConnected = app.dataset.testConnectionState === "CONNECTED"
-        if (isConnected && window.gptvizWasAway) setTriggerValue("back", true)
-        window.gptvizWasAway = !isConnected
+        const { testConnectionState: connection, testScriptState: script } = app.dataset
+        if (connection !== "CONNECTED") window.gptvizAsks = 2
+        else if (window.gptvizAsks && script === "notRunning") setTriggerValue("back", window.gptvizAsks--)
     }
     clearInterval(window.gptvizLook)  // of the run before
     window.gptvizLook = setInterval(look, 300)
