@@ -91,9 +91,7 @@ VIEW = Setting("view", "one", STRING)  # of the Attention page
 READING = Setting("reading", "weights", STRING)
 KIND_OF_HEAD = Setting("kind", "previous_token", STRING)
 REPLACEMENT = Setting("replacement", "zero", STRING)
-LAYER = Setting(
-    "layer", 2, WHOLE
-)  # the bundled model's clearest previous-token head: a first sight that says something
+LAYER = Setting("layer", 2, WHOLE)  # with this head the bundled model's clearest previous-token head
 HEAD = Setting("head", 5, WHOLE)
 UNFOLDED = Setting("unfolded", 0, WHOLE)  # the block that the drawing shows opened; -1: none
 EXPLAINED = Setting("explained", False, SWITCH)
@@ -167,12 +165,13 @@ def start() -> None:
 
 
 def start_again() -> None:
-    """Put back all settings but the text and the model."""
+    """Put all settings back but the text and the model, and run the whole page. For a button."""
     for setting in SETTINGS:
         if setting not in KEPT_AT_A_NEW_START:
             put(setting, setting.default)
     st.session_state[_TO_WRITE] = (), 0
     go_on()
+    st.rerun()
 
 
 def _from_url(setting: Setting[Value]) -> Value:
@@ -196,8 +195,8 @@ def get(setting: Setting[Value]) -> Value:
 
 
 def put(setting: Setting[Value], value: Value) -> None:
-    """Set it; of a text, as much as the app takes. What the setting does not take changes nothing: a browser may send
-    anything, and what it shows may be older than what it is asked about."""
+    """Set it; of a text, keep as much as the app takes. A value that the setting does not take changes nothing: a
+    browser may send anything."""
     if not setting.kind.takes(value):
         return
     if setting is TEXT:
