@@ -13,6 +13,7 @@ from ..engine import Engine
 from ..trace import Trace
 
 MOST_STEPS = 256
+TOKENS_TOGETHER = 256  # in one batch of steps: more are not faster, and take memory
 
 
 class Integrated(NamedTuple):
@@ -84,7 +85,7 @@ def _mean_gradient(
     """[pos, emb_dim]"""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on -1 to 1; the weights sum to 2
     total = np.zeros(trace["embed"].shape)
-    together = max(1, 256 // len(trace))
+    together = max(1, TOKENS_TOGETHER // len(trace))
     for start in range(0, n_steps, together):
         some = slice(start, start + together)
         scale = (nodes[some, None, None] + 1) / 2

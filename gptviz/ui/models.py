@@ -25,7 +25,7 @@ from gptviz.cache import ByteCache
 from gptviz.interventions import Part
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits
+from gptviz.ui import limits, memory
 from gptviz.ui.gate import BusyError, Gate
 from gptviz.ui.memory import n_bytes
 from gptviz.weights import TooLargeError
@@ -201,6 +201,7 @@ def turn(*, dear: bool = False) -> Iterator[None]:
     try:
         with _gate().turn(_session(), tell, dear=dear):
             yield
+        memory.trim()  # what the computation needed, and what made room for its result
     except BusyError:
         st.error(
             f"Too many people compute at this moment ({limits.read().waiting} wait already): reload the page in a "

@@ -109,11 +109,10 @@ def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = Tr
 
 def _tell_if_broken(model: LoadedModel, trace: Trace) -> bool:
     """Say so where the run gave NaN or infinite numbers."""
-    table = model.result(trace.tokens, "not finite", lambda: not_finite(trace))
-    broken = table[table["broken"] > 0]
-    if broken.empty:
-        return False
-    first = broken.iloc[0]
+    if not model.result(trace.tokens, "broken", lambda: bool(not_finite(trace)["broken"].any())):
+        return False  # nearly always: so it is no table that is kept of every text
+    table = not_finite(trace)
+    first = table[table["broken"] > 0].iloc[0]
     st.error(
         f"This model's numbers are broken: {first['broken']:,} of {first['values']:,} values {first['where']} are NaN "
         "or infinite, and so is what follows from them. Choose another model, or a checkpoint from before its training "
