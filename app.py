@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from gptviz.ui import look, shared, state
+from gptviz.ui import look, memory, shared, state
 
 PAGES = [
     st.Page("pages/birds_eye.py", title="Bird's-eye view", default=True),
@@ -21,6 +21,7 @@ EXPERIMENTS = [
     st.Page("pages/gradients.py", title="Gradients"),
 ]
 
+memory.tune()
 st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
 look.page_style()
 state.start()

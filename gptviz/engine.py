@@ -128,6 +128,11 @@ class Engine:
         return self._model.tied_head
 
     @property
+    def n_bytes(self) -> int:
+        """The memory that the weights take; a tied head's counts once."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self._model.parameters())
+
+    @property
     def n_parameters(self) -> int:
         """Trainable values of the model; a tied head counts once."""
         return sum(parameter.numel() for parameter in self._model.parameters())
@@ -280,10 +285,11 @@ class Engine:
             sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
         change = dropout(rate, [(seed, run) for run in runs])
         watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-        with self._recording(watched, dict.fromkeys(sites, change)) as recorded:
-            stream = self._model.stream(self._ids(tokens.ids).expand(len(runs), -1))
-            logits = self._model.out_head(self._model.final_norm(stream[:, -1]))
-        of_head = (recorded[key][:, head] for key in watched)
+        model = self._model_of_its_own()
+        with torch.inference_mode(), replace(model, dict.fromkeys(sites, change)), record(model, watched) as recorded:
+            stream = model.stream(self._ids(tokens.ids).expand(len(runs), -1))
+            logits = model.out_head(model.final_norm(stream[:, -1]))
+        of_head = (recorded[key][:, head].clone() for key in watched)  # a view would keep all heads
         return DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head)))
 
     def gradient_norms(self, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
@@ -302,11 +308,7 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        # A model of its own on the same memory: the shared one stays as it is.
-        model = model_without_values(self.config, tied_head=self.tied_head).eval()
-        model.load_state_dict(self._model.state_dict(), assign=True)
-        if self.tied_head:
-            model.tie_head()
+        model = self._model_of_its_own()
         parameters = dict(model.requires_grad_().named_parameters())
         head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
         for name, parameter in parameters.items():
@@ -323,19 +325,28 @@ class Engine:
         `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
         [variant, pos, emb_dim]. Later positions have gradient 0.
         """
+        model = self._model_of_its_own()
         values, gradients = [], []
         for some in torch.split(self._tensor(streams), max(1, _TOKENS_AT_ONCE // streams.shape[1])):
             entering = some.detach().requires_grad_()
-            with self._lock, torch.enable_grad():
+            with torch.enable_grad():
                 x = entering
-                for block in self._model.trf_blocks:
+                for block in model.trf_blocks:
                     x = block(x)
-                logits = self._model.out_head(self._model.final_norm(x[:, position]))
+                logits = model.out_head(model.final_norm(x[:, position]))
                 value = torch.log_softmax(logits, dim=-1)[:, token]
                 (gradient,) = torch.autograd.grad(value.sum(), entering)
             values.append(value.detach().cpu().numpy())
             gradients.append(gradient.cpu().numpy())
         return np.concatenate(values), np.concatenate(gradients)
+
+    def _model_of_its_own(self) -> GPTModel:
+        """The model's modules once more, on the same memory: hooks and gradients in them need no lock."""
+        model = model_without_values(self.config, tied_head=self.tied_head).eval()
+        model.load_state_dict(self._model.state_dict(), assign=True)
+        if self.tied_head:
+            model.tie_head()
+        return model.requires_grad_(False)
 
     def untrained_twin(self, seed: int = 0) -> "Engine":
         """An engine of the same shape with random weights."""

@@ -23,6 +23,7 @@ Derive = Callable[[Sequence[str], int | None, NDArray[Any]], Mapping[str, Array]
 # block is small, and comes together from one run of that block.
 _LARGE = frozenset({"attn_scores", "pattern", "logits"})
 _SMALL_OF_BLOCK = tuple(name for name in ACTIVATIONS if name in PER_LAYER - _LARGE - {"resid_pre", "resid_post"})
+_TOKEN_BYTES = 200  # a token's id, bytes and string, each a Python object
 
 
 class Trace:
@@ -60,7 +61,7 @@ class Trace:
     def max_bytes(self) -> int:
         """The most bytes that this trace comes to hold."""
         fixed = (*self._stream, self._last_logits, *self._kept.values())
-        return sum(array.nbytes for array in fixed) + self._derived.max_bytes
+        return sum(array.nbytes for array in fixed) + self._derived.max_bytes + _TOKEN_BYTES * len(self)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -137,6 +138,6 @@ class Trace:
         )
 
 
-def _bytes_of(value: Any) -> int:
+def _bytes_of(_key: object, value: Any) -> int:
     arrays = value.values() if isinstance(value, Mapping) else [value]
     return sum(array.nbytes for array in arrays)

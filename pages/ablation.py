@@ -111,7 +111,7 @@ def show_changes(before: Trace, after: Trace, name: tuple[object, ...]) -> None:
     chosen = widgets.position(st.container(), strings, "After token")
     logits = before.logits_at(chosen), after.logits_at(chosen)
     tables = [
-        view.model.result(view.tokens, ("prediction", *extra), partial(prediction_table, trace))
+        view.model.result(view.tokens, ("prediction", *extra), partial(prediction_table, trace), dear=bool(extra))
         for trace, extra in ((before, ()), (after, name))
     ]
     losses = [table["surprisal_nats"].mean() for table in tables]
@@ -165,7 +165,7 @@ def show_lenses(before: Trace, after: Trace, chosen: int, name: tuple[object, ..
             with st.spinner("Reading the stream at every depth…"):
                 grid = view.model.result(
                     view.tokens, ("lens", start, WINDOW, *extra),
-                    partial(lens, trace, view.engine, positions=window),
+                    partial(lens, trace, view.engine, positions=window), dear=bool(extra),
                 )  # fmt: skip
             look.chart(
                 charts.lens_map(grid, strings[window], theme=look.theme()),

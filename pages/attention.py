@@ -299,16 +299,14 @@ def show_causes() -> None:
     replacement: Replacement = "mean" if chosen_replacement == "mean" else "zero"
     st.caption(f"Change of the log-probability of {name} ({why}) when one head alone is off. Below 0: it helped.")
     key = ("causes", chosen, token, replacement)
-    if not st.button("Measure all heads", key="measure", type="primary") and not view.model.has(view.tokens, key):
+    asked = st.button("Measure all heads", key="measure", type="primary")
+    if not asked and view.model.known(view.tokens, key) is None:
         return
-    bar = st.progress(0.0)
-    effects = view.model.result(
+    effects = view.model.experiment(
         view.tokens, key,
-        lambda: head_effects(
-            trace, view.engine, chosen, token, replacement, lambda done, layers: bar.progress(done / layers)
-        ),
+        lambda tell: head_effects(trace, view.engine, chosen, token, replacement, tell),
+        "Heads switched off:",
     )  # fmt: skip
-    bar.empty()
     look.chart(
         charts.head_grid(effects, what="nats", signed=True, chosen=chosen_head(), theme=look.theme()),
         key="causes", alt="Change of the log-probability without each head.",

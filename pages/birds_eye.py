@@ -181,7 +181,9 @@ def show_dummy() -> None:
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     with st.spinner("Building the skeleton…"):
-        dummies = view.model.result(tokens, "dummy", lambda: np.stack(view.engine.dummy_logits([tokens, turned])))
+        dummies = view.model.result(
+            tokens, "dummy", lambda: np.stack(view.engine.dummy_logits([tokens, turned])), dear=True
+        )
     real = [view.model.trace(text).logits_at(-1) for text in (tokens, turned)]
     shape = f"[1, {len(tokens):,}, {view.engine.config['vocab_size']:,}]"
     st.dataframe(

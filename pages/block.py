@@ -106,8 +106,9 @@ def show_heading(step: Step, layer: int, chosen: int) -> None:
 
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
     rows = slice(chosen, chosen + 1) if only_row else slice(None)
+    trace = view.trace()
     with st.spinner("Computing this step again in float64…"), models.turn():
-        checked = check(view.trace(), view.engine, step, layer if step.in_block else None, rows)
+        checked = check(trace, view.engine, step, layer if step.in_block else None, rows)
     cells = f"{checked.n_cells:,} cells" + (" of this position" if only_row else "")
     if checked.passed:
         st.badge(

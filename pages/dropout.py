@@ -36,17 +36,13 @@ def show() -> None:
     tokens = view.tokens[: chosen + 1]  # later ones are not seen
     trace = view.trace()
     ids = top_ids(trace.logits_at(chosen), NUMBERS)
-    key = ("dropout", how, n_runs, layer, head)
-    bar = None if view.model.has(tokens, key) else st.progress(0.0, text="Running…")
-    found: Spread = view.model.result(
-        tokens, key,
-        lambda: spread(
-            tokens, view.engine, how, n_runs, layer=layer, head=head, ids=ids.tolist(),
-            progress=lambda done, runs: bar.progress(done / runs, text=f"{done} of {runs} runs") if bar else None,
+    found = view.model.experiment(
+        tokens, ("dropout", how, n_runs, layer, head),
+        lambda tell: spread(
+            tokens, view.engine, how, n_runs, layer=layer, head=head, ids=ids.tolist(), progress=tell
         ),
+        "Runs with dropout:",
     )  # fmt: skip
-    if bar:
-        bar.empty()
     show_spread(found, trace, chosen, ids, layer, head)
     show_one_run(how, n_runs, layer, head, chosen)
 
@@ -111,7 +107,7 @@ def show_one_run(how: Dropout, n_runs: int, layer: int, head: int, chosen: int) 
     with st.spinner("Running once more…"):
         found = view.model.result(
             tokens, ("dropped", how, run, layer, head),
-            lambda: drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head),
+            lambda: drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head), dear=True,
         )  # fmt: skip
     pattern, dropped = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
     possible = int((found.pattern[0] > 0).sum())

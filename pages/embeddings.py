@@ -4,6 +4,7 @@ import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.embeddings import cosine_similarity, nearest_tokens, norms, principal_components
+from gptviz.trace import Array
 from gptviz.ui import look, shared, state, widgets
 
 KINDS = {"embed": "Token", "pos_embed": "Positional", "resid_pre": "Summed"}
@@ -15,13 +16,13 @@ view = shared.begin(
     "Each token id picks a row of the **token embedding**, each position a row of the **positional embedding**. Their "
     "sum is the vector that enters the first block: the start of the residual stream.",
 )
-trace = view.trace()
 strings = view.tokens.strings
-vectors = {
-    "embed": trace["embed"],
-    "pos_embed": trace["pos_embed"],
-    "resid_pre": trace["resid_pre", 0],
-}
+
+
+def vectors() -> dict[str, Array]:
+    """All three of every token of the text: [pos, emb_dim] each."""
+    trace = view.trace()
+    return {"embed": trace["embed"], "pos_embed": trace["pos_embed"], "resid_pre": trace["resid_pre", 0]}
 
 
 @shared.fragment
@@ -29,14 +30,14 @@ def show_vectors() -> None:
     """One of the three embeddings as a heat map, the lengths of all, and the angles between tokens."""
     kind = widgets.segments(st.segmented_control, state.KIND, "Embedding", list(KINDS), format_func=KINDS.__getitem__)
     look.chart(
-        charts.dimension_map(vectors[kind], strings, theme=look.theme()),
+        charts.dimension_map(vectors()[kind], strings, theme=look.theme()),
         key="embedding-map",
         alt=f"{KINDS[kind]} embedding: one token a row, one dimension a column.",
     )
     lengths_column, cosines_column = st.columns(2, gap="large")
     with lengths_column:
         st.subheader("Length of each vector")
-        lengths = {KINDS[name]: norms(rows) for name, rows in vectors.items()}
+        lengths = {KINDS[name]: norms(rows) for name, rows in vectors().items()}
         look.chart(
             charts.token_lines(lengths, strings, what="Euclidean length", theme=look.theme()),
             key="embedding-lengths",
@@ -46,7 +47,7 @@ def show_vectors() -> None:
         st.subheader("Similarity between tokens")
         look.chart(
             charts.token_pair_map(
-                cosine_similarity(vectors[kind]), strings, what="cosine", limit=1.0, theme=look.theme()
+                cosine_similarity(vectors()[kind]), strings, what="cosine", limit=1.0, theme=look.theme()
             ),
             key="embedding-cosines",
             alt=f"Cosine between the {KINDS[kind].lower()} embeddings of every two tokens.",
@@ -65,7 +66,7 @@ def show_components() -> None:
     in_3d = widgets.entry(st.toggle, state.IN_3D, "In three dimensions")
     n_components = 3 if in_3d else 2
     kind = state.get(state.KIND)
-    found = principal_components(vectors[kind], n_components)
+    found = principal_components(vectors()[kind], n_components)
     look.chart(
         charts.principal_scatter(found.coordinates, strings, found.explained, theme=look.theme()),
         key="components",

@@ -101,9 +101,11 @@ def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[
         loss, norms = model.engine.gradient_norms(view.tokens, off=off)
         return gradient_table(norms).assign(loss=loss)
 
-    table = model.result(view.tokens, ("gradients", off), measure)
+    table = model.result(view.tokens, ("gradients", off), measure, dear=True)
     in_blocks = table[table["layer"].notna() & (table["group"] == state.get(state.GROUP))].sort_values("layer")
-    likeness = model.result(view.tokens, ("likeness", off), lambda: similarity_of_tokens(model.trace(view.tokens, off)))
+    likeness = model.result(
+        view.tokens, ("likeness", off), lambda: similarity_of_tokens(model.trace(view.tokens, off)), dear=True
+    )
     return float(table["loss"].iloc[0]), in_blocks["norm"].to_numpy(float), likeness
 
 
@@ -131,7 +133,7 @@ def show_saliency() -> None:
         with st.spinner("Going back through the model…"):
             contributions = view.model.result(
                 view.tokens, ("times input", chosen, token),
-                lambda: gradient_times_input(trace, view.engine, chosen, token),
+                lambda: gradient_times_input(trace, view.engine, chosen, token), dear=True,
             )  # fmt: skip
         about = (
             f"The slope of the log-probability of {name} when a token's embedding fades: a first guess, which does not "
@@ -148,18 +150,11 @@ def show_saliency() -> None:
 def show_integrated(chosen: int, token: int) -> NDArray[np.float64]:
     """The contributions, and a badge that says whether they add up."""
     trace = view.trace()
-    key = ("integrated", chosen, token)
-    bar = None if view.model.has(view.tokens, key) else st.progress(0.0, text="Going back through the model…")
-
-    def tell(done: int, steps: int) -> None:
-        if bar:
-            bar.progress(done / steps)
-
-    found = view.model.result(
-        view.tokens, key, lambda: integrated_gradients(trace, view.engine, chosen, token, progress=tell)
-    )
-    if bar:
-        bar.empty()
+    found = view.model.experiment(
+        view.tokens, ("integrated", chosen, token),
+        lambda tell: integrated_gradients(trace, view.engine, chosen, token, progress=tell),
+        "Going back through the model…",
+    )  # fmt: skip
     complete = found.error <= 0.01
     st.badge(
         f"Sum {found.contributions.sum():+.4f} nats, the model's own difference {found.difference:+.4f}: "

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from gptviz.analysis.ranking import top_ids
 from gptviz.tokens import Tokens
 from gptviz.ui import look, shared, state, widgets
 
-TOKENS_AT_ONCE = 2048  # of the runs between two looks at the Stop button
+TOKENS_AT_ONCE = 1024  # of the runs in one turn
 CLEAR = 0.5  # logits between the two prompts: below that, there is little to bring back
 SECONDS = 0.7  # of work between two drawings of the map
 
@@ -61,7 +62,7 @@ view = shared.begin(
     "run**: how much of the clean answer comes back? This page has two prompts of its own.",
     text=False,
 )
-engine = view.engine
+config, tokenizer = view.engine.config, view.engine.tokenizer
 
 
 def use(pair: Pair) -> None:
@@ -85,7 +86,7 @@ def show() -> None:
 
 def ask() -> Question | None:
     """The prompts and answers typed in; None, and a sentence, where they do not fit together."""
-    suggested = PAIRS[2] if engine.name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
+    suggested = PAIRS[2] if view.model_name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
     typed = bool(state.get(state.CLEAN) or state.get(state.CORRUPTED))
     prompts = []
     for column, setting, label, about, instead in zip(
@@ -97,7 +98,7 @@ def ask() -> Question | None:
         strict=True,
     ):
         prompt = widgets.entry(column.text_input, setting, label, placeholder=instead, help=about)
-        prompts.append(engine.tokenize(prompt or instead, bos=state.get(state.BOS)))
+        prompts.append(view.engine.tokenize(prompt or instead, bos=state.get(state.BOS)))
     clean, corrupted = prompts
     differing = [at for at, (one, other) in enumerate(zip(clean.ids, corrupted.ids, strict=False)) if one != other]
     for tokens in prompts:
@@ -116,7 +117,7 @@ def ask() -> Question | None:
         suggested[3:], strict=True,
     ):  # fmt: skip
         best = next(id for id in top_ids(trace.logits_at(-1), 2).tolist() if id not in answers)
-        otherwise = best if typed else engine.tokenize(instead).ids[0]
+        otherwise = best if typed else view.engine.tokenize(instead).ids[0]
         shown = "the most probable token" if typed else instead
         answers.append(widgets.token(column, setting, label, otherwise, placeholder=shown))
     if answers[0] == answers[1]:
@@ -127,7 +128,7 @@ def ask() -> Question | None:
 
 def problem_of(clean: Tokens, corrupted: Tokens) -> str:
     """Why these prompts cannot be patched, and what to do; empty if they can."""
-    longest = engine.config["context_length"]
+    longest = config["context_length"]
     if max(len(clean), len(corrupted)) > longest:
         return f"A prompt has more than the {longest:,} tokens that this model takes: shorten it."
     if len(clean) != len(corrupted):
@@ -142,7 +143,7 @@ def problem_of(clean: Tokens, corrupted: Tokens) -> str:
 
 def show_question(question: Question) -> None:
     """Both runs' logit differences, and the check that the whole stream brings the clean one back."""
-    answer, rival = (look.code(word) for word in engine.tokenizer.tokens([question.answer, question.rival]).strings)
+    answer, rival = (look.code(word) for word in tokenizer.tokens([question.answer, question.rival]).strings)
     first, second = st.columns(2)
     told = f"Logit of {answer} minus {rival}"
     first.metric(
@@ -160,7 +161,7 @@ def show_question(question: Question) -> None:
             "This model hardly tells the two prompts apart, or takes them the other way round: the shares say little.",
             icon=":material/balance:",
         )
-    whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question, engine))))
+    whole = view.model.result(question.clean.tokens, key, lambda: all_patched(question, view.engine), dear=True)
     off = abs(whole - question.of_clean)
     agrees = off < 1e-3
     st.badge(
@@ -173,7 +174,7 @@ def show_question(question: Question) -> None:
 def portions(question: Question, kind: Kind) -> Iterator[tuple[int, slice]]:
     """The runs to make as (layer, places), the last layers first, as they are the cheapest."""
     places, together = n_places(question, kind), max(1, TOKENS_AT_ONCE // len(question.clean))
-    for layer in reversed(range(engine.config["n_layers"])):
+    for layer in reversed(range(config["n_layers"])):
         yield from ((layer, slice(start, start + together)) for start in range(0, places, together))
 
 
@@ -193,11 +194,10 @@ def show_map(question: Question) -> None:
         left = fill(question, kind, work, todo)
     if not left:
         place.empty()
-    shares = np.full((engine.config["n_layers"], n_places(question, kind)), np.nan)
+    shares = np.full((config["n_layers"], n_places(question, kind)), np.nan)
     for layer, places in todo:
-        key = (*work, layer, places.start)
-        if view.model.has(question.clean.tokens, key):
-            done = view.model.result(question.clean.tokens, key, lambda: np.empty(0))
+        done = view.model.known(question.clean.tokens, (*work, layer, places.start))
+        if done is not None:
             shares[layer, places] = recovered(question, done)
     strings = question.corrupted.tokens.strings
     columns = [f"head {head}" for head in range(shares.shape[1])] if kind == "z" else strings
@@ -217,7 +217,10 @@ def show_map(question: Question) -> None:
 
 def fill(question: Question, kind: Kind, work: tuple[object, ...], todo: list[tuple[int, slice]]) -> int:
     """Make some of the missing runs, behind a progress bar; gives how many portions are left."""
-    missing = [part for part in todo if not view.model.has(question.clean.tokens, (*work, part[0], part[1].start))]
+    missing = [
+        (layer, places) for layer, places in todo
+        if view.model.known(question.clean.tokens, (*work, layer, places.start)) is None
+    ]  # fmt: skip
     if not missing:
         return 0
     n_done = len(todo) - len(missing)
@@ -230,7 +233,7 @@ def fill(question: Question, kind: Kind, work: tuple[object, ...], todo: list[tu
     for layer, places in missing:
         view.model.result(
             question.clean.tokens, (*work, layer, places.start),
-            lambda layer=layer, places=places: patched_differences(question, engine, kind, layer, places),  # type: ignore[misc]
+            partial(patched_differences, question, view.engine, kind, layer, places), dear=True,
         )  # fmt: skip
         n_done += 1
         bar.progress(n_done / len(todo), text=f"{n_done} of {len(todo)} portions")

@@ -17,7 +17,6 @@ view = shared.begin(
     "Every token has one vector that runs through the whole model, the **residual stream**. Each attention and each "
     "feed-forward network (MLP) reads it and adds to it; at the end it is the prediction.",
 )
-trace = view.trace()
 strings = view.tokens.strings
 points = stream_points(view.engine.config["n_layers"])
 depths = [point.label for point in points]
@@ -27,7 +26,7 @@ depths = [point.label for point in points]
 def show_stream() -> None:
     """The stream's length at every depth, and what each part adds: how much, and in which direction."""
     st.subheader("How long the stream's vectors are")
-    added = added_to_stream(trace)
+    added = added_to_stream(view.trace())
     look.chart(
         charts.depth_map(added.norms_of_stream, depths, strings, what="length", theme=look.theme(), format=".2f"),
         key="stream-norms",
@@ -64,6 +63,7 @@ def show_lens() -> None:
     chosen = widgets.position(st.container(), strings)
     first = max(0, min(chosen - WINDOW // 2, len(strings) - WINDOW))
     window = slice(first, first + WINDOW)
+    trace = view.trace()
     with st.spinner("Reading the stream at every depth…"):
         grid = view.model.result(view.tokens, ("lens", first), lambda: lens(trace, view.engine, positions=window))
     look.chart(
@@ -79,7 +79,7 @@ def show_lens() -> None:
 def show_followed(chosen: int) -> None:
     """Rank and probability, over the depth, of the tokens that are on top somewhere."""
     st.markdown(f"**After {look.code(strings[chosen])}: the tokens on top at any depth, followed through all**")
-    table = follow(trace, view.engine, chosen)
+    table = follow(view.trace(), view.engine, chosen)
     shown = list(dict.fromkeys(table["id"]))[:8]
     rank_column, probability_column = st.columns(2)
     for column, what in ((probability_column, "probability"), (rank_column, "rank")):
@@ -103,6 +103,7 @@ def show_attribution() -> None:
     st.subheader("Direct logit attribution: who wrote this logit?")
     position_column, target_column, against_column = st.columns(3)
     chosen = widgets.position(position_column, strings, "After token", key="attribution-position")
+    trace = view.trace()
     best = int(trace.logits_at(chosen).argmax())
     token = widgets.token(target_column, state.TARGET, "Logit of", best, placeholder="the most probable token")
     against = widgets.token(
@@ -129,7 +130,7 @@ def show_attribution() -> None:
 
 def show_sum(table: pd.DataFrame, chosen: int, token: int, against: int | None) -> None:
     """The sum by kind, held against the model's own logit."""
-    logits = trace.logits_at(chosen).astype(np.float64)
+    logits = view.trace().logits_at(chosen).astype(np.float64)
     own = logits[token] - (0 if against is None else logits[against])
     total = table["contribution"].sum()
     names = view.engine.tokenizer.tokens([token] if against is None else [token, against]).strings

@@ -52,11 +52,14 @@ def test_the_model_stays_as_it_was(tiny):
     np.testing.assert_array_equal(tiny.run(tokens)["logits"], before)
 
 
-def test_progress_counts_the_layers(tiny, monkeypatch):
-    told = []
-    monkeypatch.setattr(causes, "TOKENS_TOGETHER", 2 * 4 * 2)  # two layers of four heads at two tokens
-    head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 3), (3, 3)]
+@pytest.mark.parametrize("together", [1, 3, 4, 5, 12])
+def test_heads_go_in_batches_across_layers(tiny, monkeypatch, together):
+    trace, told = tiny.run("the cat"), []
+    expected = head_effects(trace, tiny, 1, token=1)
+    monkeypatch.setattr(causes, "TOKENS_TOGETHER", 2 * together)  # of two tokens each
+    found = head_effects(trace, tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert told == [(min(start + together, 12), 12) for start in range(0, 12, together)]
 
 
 def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story):

@@ -42,7 +42,7 @@ def test_every_page_shows_every_kind_of_model(checkpoint, page, view, model, n_t
 
 def test_a_model_that_nobody_uses_is_freed_at_once():
     """Without a cycle, for which Python would have to search: the app searches seldom (.streamlit/config.toml)."""
-    model = models.loaded.__wrapped__("story-gpt")
+    model = models._load("story-gpt")
     trace = model.trace(model.engine.tokenize("Once upon a time"))
     assert trace["pattern", 1].size
     assert model.embedding_norms.size

@@ -25,7 +25,7 @@ N_LAYERS = 6  # of story-gpt
 def passes(monkeypatch):
     """One entry for every pass through a block that is not a whole run's, and one `run` for each of those."""
     found = []
-    models.loaded.clear()
+    models._models().clear()
     forward, run = TransformerBlock.forward, gptviz.Engine.run
 
     def counted_block(block, *arguments):
@@ -41,7 +41,7 @@ def passes(monkeypatch):
     monkeypatch.setattr(TransformerBlock, "forward", counted_block)
     monkeypatch.setattr(gptviz.Engine, "run", counted_run)
     yield found
-    models.loaded.clear()
+    models._models().clear()
 
 
 def test_a_page_runs_the_model_once_and_another_session_never(passes):

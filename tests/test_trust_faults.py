@@ -202,9 +202,9 @@ def test_a_process_that_is_killed_on_the_way_leaves_no_half_model_and_the_next_o
 @pytest.fixture
 def app(hub):
     models._downloads.clear()
-    models.loaded.clear()
+    models._models().clear()
     yield open_page("attention", text="Once upon a time", model="gpt2")
-    models.loaded.clear()
+    models._models().clear()
 
 
 def click(app, label):
@@ -243,7 +243,7 @@ def test_a_model_in_the_cache_that_was_damaged_there_can_be_fetched_again(app, h
     assert app.session_state["_model_in_use"] == "gpt2"
     (blob,) = {path.resolve() for path in tmp_path.rglob(WEIGHTS)}
     os.truncate(blob, 1000)
-    models.loaded.clear()
+    models._models().clear()
     app = open_page("attention", text="Once upon a time", model="gpt2")
     check_page(app, "attention")
     assert "model.safetensors cannot be read" in app.error[0].value

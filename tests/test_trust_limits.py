@@ -18,6 +18,7 @@ LIMITS = {
     "GPTVIZ_MAX_NEW_TOKENS": "new_tokens",
     "GPTVIZ_MAX_COMPUTATIONS": "computations",
     "GPTVIZ_MAX_WAITING": "waiting",
+    "GPTVIZ_MAX_MODEL_MB": "model_megabytes",
 }
 
 
@@ -102,7 +103,7 @@ def only_small(monkeypatch):
 @pytest.mark.parametrize("name", ["untrained", "gpt2-xl", "/etc/passwd", "openai-community/gpt2", "../story-gpt", ""])
 def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(only_small, monkeypatch, name):
     loaded = []
-    models.loaded.clear()  # what was loaded while it was allowed
+    models._models().clear()  # what was loaded while it was allowed
     monkeypatch.setattr(gptviz, "load", lambda name, **_: loaded.append(name))
     assert models.names() == ["story-gpt", "gpt2", "distilgpt2"]
     with pytest.raises(gptviz.WeightsError, match="no model of that name here"):
@@ -162,7 +163,7 @@ def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
 
 
 def hold(gate, entered, release):
-    with gate.turn(lambda _: None):
+    with gate.turn(threading.get_ident(), lambda _: None):
         entered.release()
         assert release.wait(30)
 
@@ -172,7 +173,7 @@ def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refuse
     told, order = [], []
 
     def wait(number):
-        with gate.turn(lambda n_before: told.append((number, n_before))):
+        with gate.turn(number, lambda n_ahead: told.append((number, n_ahead))):
             order.append(number)
 
     with ThreadPoolExecutor(5) as pool:
@@ -183,14 +184,14 @@ def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refuse
         for number in range(3):
             waiting.append(pool.submit(wait, number))
             until(lambda number=number: (number, number + 2) in told)
-        with pytest.raises(BusyError), gate.turn(lambda _: None):
+        with pytest.raises(BusyError), gate.turn(threading.get_ident(), lambda _: None):
             pass
         assert order == []
         release.set()
         for future in waiting:
             future.result(30)
     assert sorted(order) == [0, 1, 2]
-    with gate.turn(lambda _: pytest.fail("nobody is before it")):
+    with gate.turn("session", lambda _: pytest.fail("nobody is before it")):
         pass
 
 
@@ -207,7 +208,7 @@ def test_one_at_a_time_goes_by_the_order_of_coming():
     told, order = set(), []
 
     def wait(number):
-        with gate.turn(lambda _: told.add(number)):
+        with gate.turn(number, lambda _: told.add(number)):
             order.append(number)
 
     with ThreadPoolExecutor(6) as pool:
@@ -223,8 +224,8 @@ def test_one_at_a_time_goes_by_the_order_of_coming():
 def test_a_thread_that_is_inside_may_enter_again():
     gate = Gate(1, 1)
     with (
-        gate.turn(lambda _: pytest.fail("it waits for itself")),
-        gate.turn(lambda _: pytest.fail("it waits for itself")),
+        gate.turn("session", lambda _: pytest.fail("it waits for itself")),
+        gate.turn("session", lambda _: pytest.fail("it waits for itself")),
     ):
         pass
     assert gate._line == []
@@ -232,7 +233,7 @@ def test_a_thread_that_is_inside_may_enter_again():
 
 def test_a_failure_inside_and_a_wait_that_is_given_up_leave_no_place_taken():
     gate, entered, release = Gate(1, 5), threading.Semaphore(0), threading.Event()
-    with pytest.raises(ZeroDivisionError), gate.turn(lambda _: None):
+    with pytest.raises(ZeroDivisionError), gate.turn(threading.get_ident(), lambda _: None):
         1 / 0  # noqa: B018
     with ThreadPoolExecutor(1) as pool:
         pool.submit(hold, gate, entered, release)
@@ -241,7 +242,7 @@ def test_a_failure_inside_and_a_wait_that_is_given_up_leave_no_place_taken():
         def give_up(_):
             raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt), gate.turn(give_up):
+        with pytest.raises(KeyboardInterrupt), gate.turn("session", give_up):
             pytest.fail("it was not its turn")
         assert len(gate._line) == 1
         release.set()
@@ -255,7 +256,7 @@ def busy(monkeypatch):
     monkeypatch.setenv("GPTVIZ_MAX_WAITING", "1")
     entered, release = threading.Semaphore(0), threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        gate = models._gate(1, 1)
+        gate = models._gate()
         pool.submit(hold, gate, entered, release)
         assert entered.acquire(timeout=30)
         yield pool, gate, release

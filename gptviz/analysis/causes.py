@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Engine
+from ..hooks import Key
 from ..trace import Trace
 from .sampling import log_softmax
 
 Replacement = Literal["zero", "mean"]
-TOKENS_TOGETHER = 1024  # in one batch of the layers' heads: more are not faster
+TOKENS_TOGETHER = 1024  # in one batch of heads: more are not faster
 
 
 def log_probability(trace: Trace, position: int, token: int) -> float:
@@ -31,25 +32,23 @@ def head_effects(
 
     Below 0 the head helped the token. A head is switched off at z, before the output projection
     mixes it with the others (TransformerLens: `hook_z`): its z is 0, or its mean over the text's
-    positions. `progress(layers done, layers)` is told as it goes on.
+    positions. `progress(heads done, heads)` is told after each batch of them.
     """
     before = log_probability(trace, position, token)
     n_layers, n_heads = trace.config["n_layers"], trace.config["n_heads"]
-    together = max(1, TOKENS_TOGETHER // (n_heads * (position + 1)))  # layers
-    effects = np.empty((n_layers, n_heads))
-    for start in range(0, n_layers, together):
-        layers = range(start, min(start + together, n_layers))
-        streams = engine.finish(
-            {
-                ("resid_mid", layer): streams_without_heads(trace, engine, layer, replacement, position)
-                for layer in layers
-            }
-        )
-        logits = engine.unembed(streams.reshape(-1, streams.shape[-1]))
-        effects[layers] = (_log_probabilities(logits, token) - before).reshape(len(layers), n_heads)
+    n_all, together = n_layers * n_heads, max(1, TOKENS_TOGETHER // (position + 1))  # heads
+    effects = np.empty(n_all)
+    for start in range(0, n_all, together):
+        stop = min(start + together, n_all)
+        variants: dict[Key, NDArray[np.float32]] = {}
+        for layer in range(start // n_heads, -(-stop // n_heads)):
+            heads = slice(max(0, start - layer * n_heads), stop - layer * n_heads)
+            without = streams_without_heads(trace, engine, layer, replacement, position)
+            variants["resid_mid", layer] = without[heads]
+        effects[start:stop] = _log_probabilities(engine.unembed(engine.finish(variants)), token) - before
         if progress:
-            progress(layers.stop, n_layers)
-    return effects
+            progress(stop, n_all)
+    return effects.reshape(n_layers, n_heads)
 
 
 def streams_without_heads(

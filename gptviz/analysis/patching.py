@@ -61,7 +61,7 @@ def patched_differences(
     layers that follow.
     """
     stream = question.corrupted[_SHOWS_IN[kind], layer]
-    variants = stream + _shifts(question, engine, kind, layer)[places]
+    variants = stream + _shifts(question, engine, kind, layer, places)
     return question.difference(engine.unembed(engine.finish({(_SHOWS_IN[kind], layer): variants})))
 
 
@@ -82,12 +82,12 @@ def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[
     return np.where(np.isfinite(shares), shares, np.nan)
 
 
-def _shifts(question: Question, engine: Engine, kind: Kind, layer: int) -> NDArray[np.float32]:
+def _shifts(question: Question, engine: Engine, kind: Kind, layer: int, places: slice) -> NDArray[np.float32]:
     """What each patch adds to the corrupted stream: [place, pos, emb_dim]."""
     shift = question.clean[kind, layer] - question.corrupted[kind, layer]
     if kind == "z":
-        return written_by_heads(engine, layer, shift)
-    n_positions = len(shift)
-    shifts = np.zeros((n_positions, n_positions, shift.shape[-1]), dtype=np.float32)
-    shifts[np.arange(n_positions), np.arange(n_positions)] = shift
+        return written_by_heads(engine, layer, shift)[places]
+    positions = np.arange(len(shift))[places]
+    shifts = np.zeros((len(positions), *shift.shape), dtype=np.float32)
+    shifts[np.arange(len(positions)), positions] = shift[places]
     return shifts

@@ -13,6 +13,7 @@ from ..engine import Engine
 from ..trace import Trace
 
 MOST_STEPS = 256
+TOKENS_TOGETHER = 256  # in one batch of steps: more are not faster, and take memory
 
 
 class Integrated(NamedTuple):
@@ -55,9 +56,13 @@ def integrated_gradients(
     difference. `progress(steps done, steps)` is told as it goes on.
     """
     with_tokens, without = trace["resid_pre", 0], trace["pos_embed"]
-    ends, _ = engine.input_gradients(np.stack((with_tokens, without)), position, token)
-    difference = float(ends[0]) - float(ends[1])
-    n_steps = 32
+    n_steps, ends = 32, []
+    for stream in (with_tokens, without):
+        value, _ = engine.input_gradients(stream[None], position, token)
+        ends.append(float(value[0]))
+        if progress:
+            progress(0, n_steps)
+    difference = ends[0] - ends[1]
     while True:
         found = Integrated(
             _along(_mean_gradient(trace, engine, position, token, n_steps, progress), trace["embed"]),
@@ -80,7 +85,7 @@ def _mean_gradient(
     """[pos, emb_dim]"""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on -1 to 1; the weights sum to 2
     total = np.zeros(trace["embed"].shape)
-    together = max(1, 256 // len(trace))
+    together = max(1, TOKENS_TOGETHER // len(trace))
     for start in range(0, n_steps, together):
         some = slice(start, start + together)
         scale = (nodes[some, None, None] + 1) / 2

@@ -1,7 +1,9 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 from threadpoolctl import threadpool_limits
 
 import gptviz
@@ -22,19 +25,31 @@ from gptviz.cache import ByteCache
 from gptviz.interventions import Part
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits
+from gptviz.ui import limits, memory
 from gptviz.ui.gate import BusyError, Gate
+from gptviz.ui.memory import n_bytes
+from gptviz.weights import TooLargeError
 
 Value = TypeVar("Value")
-Result = TypeVar("Result")  # a table, an array, or a tuple with arrays in it
+Result = TypeVar("Result")  # whatever `n_bytes` knows the memory of
+Progress = Callable[[int, int], None]  # hears how much is done of how much, after each pass of the model
 
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
+_LOOK_EVERY = 0.3  # seconds between two looks at whether a wait is over
 
 # NumPy's products are small here. With threads of their own for every session they wait for each other: of 30 sessions
 # at once on two cores, an update took 2 s rather than 0.1.
 threadpool_limits(1, user_api="blas")
+
+
+def _entry_bytes(key: Hashable, value: object) -> int:
+    return n_bytes((key, value))
+
+
+def _trace_bytes(_key: Hashable, trace: Trace) -> int:
+    return trace.max_bytes  # its key is in it
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,13 @@ class LoadedModel:
     """An engine, and what it computed lately: everyone who looks at the same text shares one trace."""
 
     engine: gptviz.Engine
-    traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, lambda trace: trace.max_bytes))
-    _results: ByteCache[Any] = field(default_factory=lambda: ByteCache(_RESULT_BYTES, _bytes_of))
+    traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, _trace_bytes))
+    _results: ByteCache[Any] = field(default_factory=lambda: ByteCache(_RESULT_BYTES, _entry_bytes))
+
+    @property
+    def max_bytes(self) -> int:
+        """The most memory that it comes to take: its weights, and what is kept of its runs."""
+        return self.engine.n_bytes + self.traces.max_bytes + self._results.max_bytes
 
     @cached_property
     def embedding_norms(self) -> NDArray[np.float32]:
@@ -54,69 +74,138 @@ class LoadedModel:
         """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
         means = self.trace(tokens) if off and by_mean else None
         key = (tokens.ids, off, by_mean) if off else tokens.ids
-        return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means))
+        return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means), dear=bool(off))
 
-    def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result]) -> Result:
-        """What `make` works out from these tokens' trace, once for all who ask for `name`."""
-        result: Result = _once(self._results, (tokens.ids, name), make)
+    def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result], *, dear: bool = False) -> Result:
+        """What `make` works out from these tokens' trace, once for all who ask for `name`.
+
+        It is `dear` where it belongs to an experiment: what others need for a first view is computed before.
+        """
+        result: Result = _once(self._results, (tokens.ids, name), make, dear=dear)
         return result
 
-    def has(self, tokens: Tokens, name: Hashable) -> bool:
-        """Whether `result` has this one already."""
-        return (tokens.ids, name) in self._results
+    def experiment(self, tokens: Tokens, name: Hashable, make: Callable[[Progress], Result], doing: str) -> Result:
+        """As a dear `result`, of many passes of the model: between two of them others have their turns.
+
+        `make` is given a function to call after every pass. Meanwhile a bar, under `doing`, shows how far it is.
+        """
+        known: Result | None = self._results.peek((tokens.ids, name))
+        if known is not None:
+            return known
+        bar = st.progress(0.0, text=doing)
+
+        def tell(n_done: int, n_passes: int) -> None:
+            bar.progress(n_done / n_passes, text=f"{doing} {n_done:,} of {n_passes:,}")
+            with _gate().outside():
+                pass
+
+        result = self.result(tokens, name, lambda: make(tell), dear=True)
+        bar.empty()
+        return result
+
+    def known(self, tokens: Tokens, name: Hashable) -> Any:
+        """The result of that name, or None where nobody has worked it out lately."""
+        return self._results.peek((tokens.ids, name))
 
     def generate(self, tokens: Tokens, max_new_tokens: int, **how: Any) -> Iterator[gptviz.GeneratedToken]:
         """As `Engine.generate`; every token waits for its turn."""
         written = self.engine.generate(tokens, max_new_tokens, **how)
         while True:
-            with turn():
+            with turn(dear=True):
                 token = next(written, None)
             if token is None:
                 return
             yield token
 
 
-def _bytes_of(result: object) -> int:
-    if isinstance(result, pd.DataFrame):
-        return int(result.memory_usage(deep=True).sum())
-    parts = result if isinstance(result, tuple) else (result,)
-    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+def _once(cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False) -> Value:
+    """From the cache, or made in a turn.
+
+    Who waits for a value that another makes has no turn in the meantime: the other may need it.
+    """
+
+    def make_in_turn() -> Value:
+        with turn(dear=dear):
+            return make()
+
+    return cache.get(key, make_in_turn, _wait_outside)
 
 
-def _once(cache: ByteCache[Value], key: Hashable, make: Callable[[], Value]) -> Value:
-    """From the cache, or made in its turn."""
-    if key in cache:
-        return cache.get(key, make)
-    with turn():  # before the cache: who makes a value holds a turn, so nobody inside waits for somebody outside
-        return cache.get(key, make)
+def _wait_outside(future: "Future[Value]") -> None:
+    sign = _Sign()
+    with _gate().outside():
+        while not futures.wait([future], timeout=_LOOK_EVERY).done:
+            sign.say("Somebody else has asked for the same: waiting for it…")
+    sign.clear()
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
-def _gate(at_once: int, most_waiting: int) -> Gate:
-    return Gate(at_once, most_waiting)
+class _Sign:
+    """A sentence on the page for as long as one waits."""
+
+    def __init__(self) -> None:
+        self._place: DeltaGenerator | None = None  # on the page only where one has to wait
+        self._said = ""
+
+    def say(self, sentence: str) -> None:
+        """Show it. Ends a run that Streamlit wants to end, because the tab has closed or begun another."""
+        context = get_script_run_ctx(suppress_warning=True)
+        if context is not None:
+            context.yield_check()
+        if sentence != self._said:
+            self._place = self._place or st.empty()
+            self._place.caption(f":material/hourglass_top: {sentence}")
+            self._said = sentence
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._place is not None:
+            self._place.empty()
+        self._said = ""
+
+
+# Not in Streamlit's caches: any visitor's browser can have these emptied, and with another gate the limits are void.
+_gates: dict[tuple[int, int], Gate] = {}  # by its two numbers, which stay the same but in tests
+_loaded: dict[int, ByteCache[LoadedModel]] = {}  # by its bytes, likewise
+_downloads: "dict[str, Download]" = {}  # by the model's name, the last one of each
+_lock = threading.Lock()  # for these three
+_downloader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
+
+
+def _gate() -> Gate:
+    allowed = limits.read()
+    numbers = allowed.computations, allowed.waiting
+    with _lock:
+        return _gates.setdefault(numbers, Gate(*numbers))
+
+
+def _models() -> ByteCache[LoadedModel]:
+    most = 1_000_000 * limits.read().model_megabytes
+    with _lock:
+        return _loaded.setdefault(most, ByteCache(most, lambda _, model: model.max_bytes))
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn(*, dear: bool = False) -> Iterator[None]:
     """Do in here what takes long: only so many do at once, and the others see for whom they wait.
 
     Where too many wait, or the memory is used up, a sentence says so and ends the page or fragment.
     """
-    allowed = limits.read()
-    place: list[Any] = []  # on the page only where one has to wait
+    sign = _Sign()
 
-    def tell(n_before: int) -> None:
-        place[:] = place or [st.empty()]
-        place[0].caption(f":material/hourglass_top: Waiting for {n_before} {'other' if n_before == 1 else 'others'}…")
+    def tell(n_ahead: int) -> None:
+        if n_ahead:
+            sign.say(f"Waiting for {n_ahead} {'other' if n_ahead == 1 else 'others'}…")
+        else:
+            sign.clear()
 
     try:
-        with _gate(allowed.computations, allowed.waiting).turn(tell):
-            for waiting in place:
-                waiting.empty()
+        with _gate().turn(_session(), tell, dear=dear):
             yield
+        memory.trim()  # what the computation needed, and what made room for its result
     except BusyError:
         st.error(
-            f"Too many people compute at this moment ({allowed.waiting} wait already): reload the page in a minute.",
+            f"Too many people compute at this moment ({limits.read().waiting} wait already): reload the page in a "
+            "minute.",
             icon=":material/hourglass_disabled:",
         )
         st.stop()
@@ -130,11 +219,19 @@ def turn() -> Iterator[None]:
         st.stop()
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
+def _session() -> Hashable:
+    context = get_script_run_ctx(suppress_warning=True)
+    return context.session_id if context else threading.get_ident()
+
+
 def loaded(name: str) -> LoadedModel:
-    """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
+    """Load a model by the name under which the app offers it, once for all. Raises as `gptviz.load` does."""
     if name not in names():  # whatever came by a link: it can be no path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
+    return _once(_models(), name, lambda: _load(name))
+
+
+def _load(name: str) -> LoadedModel:
     path = own_models().get(name)
     if path is not None and not path.exists():
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
@@ -144,9 +241,16 @@ def loaded(name: str) -> LoadedModel:
 
 
 def _with_room(engine: gptviz.Engine) -> LoadedModel:
-    """The engine with a cache that can hold its longest trace."""
+    """The engine with a cache that can hold its longest trace. Raises `TooLargeError` where it cannot be kept."""
     room = max(_TRACE_BYTES, largest_trace(engine.config))
-    return LoadedModel(engine, ByteCache(room, lambda trace: trace.max_bytes))
+    model = LoadedModel(engine, ByteCache(room, _trace_bytes))
+    most = 1_000_000 * limits.read().model_megabytes
+    if model.max_bytes > most:
+        raise TooLargeError(
+            f"This model takes {gigabytes(model.max_bytes)} with what is kept of its runs, and this app keeps "
+            f"{gigabytes(most)}: choose a smaller one, or start the app with more (GPTVIZ_MAX_MODEL_MB)."
+        )
+    return model
 
 
 def largest_trace(config: gptviz.GPTConfig) -> int:
@@ -157,10 +261,10 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
     return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
 def untrained_twin(name: str) -> LoadedModel:
-    """A model of the same shape with random weights."""
-    return _with_room(loaded(name).engine.untrained_twin())
+    """A model of the same shape with random weights, made once for all."""
+    model = loaded(name)
+    return _once(_models(), ("untrained", name), lambda: _with_room(model.engine.untrained_twin()), dear=True)
 
 
 def own_models() -> dict[str, Path]:
@@ -200,38 +304,33 @@ def gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB"
 
 
-@dataclass
 class Download:
     """A download under way, whoever asked for it."""
 
-    future: "Future[Path]"
-    n_bytes: int = 0
-    n_total: int = 0
+    def __init__(self, repo: str) -> None:
+        """It begins at once, or after those before it."""
+        self.n_bytes = self.n_total = 0
+        self.future: Future[Path] = _downloader.submit(hub.download, repo, self.report)
 
     def report(self, n_bytes: int, n_total: int) -> None:
         """Called by the download as bytes come."""
         self.n_bytes, self.n_total = n_bytes, n_total
 
 
-@st.cache_resource(show_spinner=False)
-def _downloads() -> tuple[ThreadPoolExecutor, dict[str, Download]]:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="download"), {}
-
-
 def download(name: str) -> Download:
     """Start the model's download, or join the one that is under way."""
     if name not in names():
         raise gptviz.DownloadError("This model is not offered here: choose one of the list.")
-    executor, under_way = _downloads()
     repo = gptviz.MODELS[name].repo
     assert repo is not None, "only hub models are downloaded"
-    if name not in under_way or under_way[name].future.done():
-        started = under_way[name] = Download(Future())
-        started.future = executor.submit(hub.download, repo, started.report)
-    return under_way[name]
+    with _lock:
+        last = _downloads.get(name)
+        if last is None or last.future.done():
+            last = _downloads[name] = Download(repo)
+        return last
 
 
 def download_under_way(name: str) -> bool:
     """Whether this model is being downloaded now."""
-    _, under_way = _downloads()
-    return name in under_way and not under_way[name].future.done()
+    with _lock:
+        return name in _downloads and not _downloads[name].future.done()

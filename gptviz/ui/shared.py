@@ -90,11 +90,19 @@ def _tell_of_failure(place: DeltaGenerator, name: str) -> None:
 
 @dataclass(frozen=True)
 class View:
-    """What a page shows: a model, the text's tokens, and how many did not fit in."""
+    """What a page shows: a model, the text's tokens, and how many did not fit in.
 
-    model: LoadedModel
+    It has the model's name only, and no trace: a page's view lives as long as its tab, and would keep them in memory.
+    """
+
+    model_name: str
     tokens: Tokens
     n_left_out: int
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model, loaded anew if it is no longer kept."""
+        return models.loaded(self.model_name)
 
     @property
     def engine(self) -> gptviz.Engine:
@@ -103,10 +111,12 @@ class View:
 
     def trace(self, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
         """The run of these tokens, with the parts `off` switched off."""
-        if not off and self.tokens.ids in self.model.traces:  # also a spinner that is not seen takes a browser's time
-            return self.model.trace(self.tokens)
+        model = self.model
+        known = None if off else model.traces.peek(self.tokens.ids)
+        if known is not None:  # also a spinner that is not seen takes a browser's time
+            return known
         with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
-            return self.model.trace(self.tokens, off, by_mean=by_mean)
+            return model.trace(self.tokens, off, by_mean=by_mean)
 
 
 def controls() -> None:
@@ -150,18 +160,17 @@ def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = Tr
         return view
     if numbers:
         stop_if_broken(view.model, view.trace())
-    elif view.tokens.ids in view.model.traces:
-        _tell_if_broken(view.model, view.trace())
+    elif (known := view.model.traces.peek(view.tokens.ids)) is not None:
+        _tell_if_broken(view.model, known)
     return view
 
 
 def _tell_if_broken(model: LoadedModel, trace: Trace) -> bool:
     """Say so where the run gave NaN or infinite numbers."""
-    table = model.result(trace.tokens, "not finite", lambda: not_finite(trace))
-    broken = table[table["broken"] > 0]
-    if broken.empty:
-        return False
-    first = broken.iloc[0]
+    if not model.result(trace.tokens, "broken", lambda: bool(not_finite(trace)["broken"].any())):
+        return False  # nearly always: so it is no table that is kept of every text
+    table = not_finite(trace)
+    first = table[table["broken"] > 0].iloc[0]
     st.error(
         f"This model's numbers are broken: {first['broken']:,} of {first['values']:,} values {first['where']} are NaN "
         "or infinite, and so is what follows from them. Choose another model, or a checkpoint from before its training "
@@ -197,7 +206,7 @@ def _view(text: bool) -> View:
         st.info(note, icon=":material/info:")
     tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
     if not text:
-        return View(model, tokens[: config["context_length"]], 0)
+        return View(model.engine.name, tokens[: config["context_length"]], 0)
     if state.too_long_for_link():
         st.caption("This text is too long for a link: the page's address leaves it out.")
     if state.text_left_out():
@@ -214,7 +223,7 @@ def _view(text: bool) -> View:
             f"the last {n_left_out:,} are left out.",
             icon=":material/content_cut:",
         )
-    return View(model, tokens[: config["context_length"]], n_left_out)
+    return View(model.engine.name, tokens[: config["context_length"]], n_left_out)
 
 
 def rerun_fragment() -> NoReturn:
