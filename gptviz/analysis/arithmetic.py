@@ -113,13 +113,17 @@ def recompute(trace: Trace, engine: Engine, step: Step, layer: int | None = None
     """The step's activation, or those `rows` of its first axis, recomputed in float64.
 
     `layer` is the block, for a step that blocks have. For long texts, and for logits (400 kB a
-    position), ask for the rows shown.
+    position), ask for the rows shown. Raises `ValueError` for a trace of another engine, and for a step
+    that the run had switched off.
     """
     return _recompute(trace, step, _operands(trace, engine, step, layer), rows).value
 
 
 def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Check:
-    """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's."""
+    """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's.
+
+    Raises as `recompute` does.
+    """
     n_rows = trace.config["n_heads"] if step.name in _HEAD_FIRST else len(trace)
     start, stop, _ = rows.indices(n_rows)
     at_once = 1 if step.name in _HEAD_FIRST else 32 if step.name == "logits" else _ROWS_AT_ONCE
@@ -137,7 +141,10 @@ def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, ro
 
 
 def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
-    """The arithmetic of the cell `index` of a step's activation. Raises `IndexError` outside of it."""
+    """The arithmetic of the cell `index` of a step's activation.
+
+    Raises as `recompute` does, and `IndexError` outside of the activation.
+    """
     index = tuple(int(number) for number in index)
     if min(index) < 0:
         raise IndexError(f"{index} is no cell of {step.name}: count from 0.")
@@ -189,6 +196,9 @@ def _operands(trace: Trace, engine: Engine, step: Step, layer: int | None) -> li
         raise ValueError(f"Every layer has the step {step.key!r}: say which.")
     if not step.in_block:
         layer = None
+    trace.check_made_by(engine)
+    if {(step.name, layer), (step.key, layer)} & set(trace.changes):
+        raise ValueError(f"This run had {step.name} of layer {layer} switched off: take a run with it on.")
     parameters = [
         engine.weight(name.format(layer=layer))
         for name in step.parameters
