@@ -12,6 +12,7 @@ import gptviz
 from gptviz import hub, verify
 from gptviz.hooks import keys
 
+_WORDS = {True: "ok  ", False: "FAIL", None: "note"}
 ERRORS = (
     gptviz.WeightsError,
     gptviz.ConfigError,
@@ -91,8 +92,8 @@ def _trace(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     checks = verify.checks(_engine(options.model))
     for check in checks:
-        print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.figure}")
-    return 0 if all(check.passed for check in checks) else 1
+        print(f"{_WORDS[check.passed]}  {check.name}: {check.figure}")
+    return 1 if any(check.passed is False for check in checks) else 0
 
 
 def _engine(name: str) -> gptviz.Engine:

@@ -24,7 +24,15 @@ from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
+from .weights import (
+    WeightsError,
+    check_finite,
+    dummy_model,
+    exists,
+    load_model,
+    model_without_values,
+    untrained_model,
+)
 
 _TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 _ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
@@ -82,8 +90,11 @@ def load(
     if name == "untrained":
         config = MODELS[name].config
         return Engine(untrained_model(config, seed), config, name=name, device=device)
-    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads, mapped=name in MODELS)
-    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, device=device)
+    path = _path_of(name, progress, allow_download)
+    model, checkpoint = load_model(path, n_heads=n_heads, mapped=name in MODELS)
+    if name in MODELS and MODELS[name].repo:
+        hub.look_through_once(path, partial(check_finite, checkpoint.tensors))
+    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, path=path, device=device)
 
 
 def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Path:
@@ -112,10 +123,12 @@ class Engine:
         *,
         name: str = "model",
         notes: tuple[str, ...] = (),
+        path: Path | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        """`model` is used as it is from here on, in evaluation mode: do not change it."""
+        """`model` is used as it is from here on, in evaluation mode: do not change it. `path` is where it was read."""
         self.name = name
+        self.path = path
         self.config = config
         self.notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
@@ -244,6 +257,16 @@ class Engine:
         array: Array = parameter.detach().float().cpu().numpy().view()
         array.setflags(write=False)
         return array
+
+    def trace_of(self, tokens: Tokens, streams: Sequence[Array], *, off: Iterable[Part] = ()) -> Trace:
+        """A trace of streams that no run gave, to see what each part of the model makes of them.
+
+        `streams` are n_layers + 1 times [pos, emb_dim]: before each block, and after the last. `off` as in `run`.
+        """
+        changes = switched_off(off, self.config)
+        last_logits = self.unembed(streams[-1][-1:])[0]
+        derive = partial(self._derive, changes=changes)
+        return Trace(tokens, self.config, streams, last_logits, derive, made_by=self, changes=changes)
 
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""

@@ -305,13 +305,20 @@ def _weighted_values(rows: slice, pattern: NDArray[Any], v: NDArray[Any]) -> Rec
     for head in range(len(pattern)):
         weights, values = _float64(pattern[head, rows]), _float64(v[:, head])
         value.append(weights @ values)
-        size.append(np.abs(weights) @ np.abs(values))
+        size.append(_size_of_weights(weights) @ np.abs(values))
     return Recomputed(np.stack(value, axis=1), np.stack(size, axis=1))
 
 
 def _weighted_values_cell(index: tuple[int, ...], pattern: NDArray[Any], v: NDArray[Any]) -> Working:
     query, head, dim = index
-    return _sum_of_products({"weights": pattern[head, query, : query + 1], "values": v[: query + 1, head, dim]})
+    working = _sum_of_products({"weights": pattern[head, query, : query + 1], "values": v[: query + 1, head, dim]})
+    weights, values = working.operands.values()
+    return working._replace(size=float(_size_of_weights(weights) @ np.abs(values)))
+
+
+def _size_of_weights(weights: Float64) -> Float64:
+    """As of the softmax step: PyTorch's fused kernel, which makes most z, has weights of its own, rounded otherwise."""
+    return weights * (2 + np.abs(np.log(np.where(weights > 0, weights, 1))))
 
 
 def _sum(rows: slice, stream: NDArray[Any], added: NDArray[Any]) -> Recomputed:
