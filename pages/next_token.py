@@ -12,6 +12,7 @@ from gptviz.analysis.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, look, shared, state, widgets
+from gptviz.weights import WeightsError
 
 SEVERAL = 20  # tokens that one click writes at most
 NUMBERS = {
@@ -114,12 +115,19 @@ def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -
     n_left = min(room, SEVERAL if add_several else state.to_write(view.tokens.ids))
     if n_left:
         st.button("Stop", icon=":material/stop:", key="stop", on_click=stop_writing)
-        for token in view.model.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
-            n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
-            state.write(n_left, behind=view.tokens.ids)
-            add_token(token.id)
+        try:
+            for token in view.model.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
+                n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
+                state.write(n_left, behind=view.tokens.ids)
+                add_token(token.id)
+                with strip.container():
+                    show_continuation(text_and_continuation())
+        except WeightsError as error:
+            take_back(1)  # behind it the numbers are broken: with it, nothing could be shown
             with strip.container():
                 show_continuation(text_and_continuation())
+            st.error(look.plain(str(error)), icon=":material/error:")
+            return
         shared.rerun_fragment()
 
 

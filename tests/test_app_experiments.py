@@ -120,7 +120,7 @@ def test_the_map_holds_every_shares_value(story, kind):
 
 def test_the_badge_turns_red_when_the_whole_stream_does_not_bring_the_answer_back(monkeypatch):
     finish = Engine.finish
-    monkeypatch.setattr(Engine, "finish", lambda self, variants: finish(self, variants)[:, ::-1])
+    monkeypatch.setattr(Engine, "finish", lambda self, variants, **how: finish(self, variants, **how)[:, ::-1])
     (badge,) = badges(
         open_page("patching", clean="Prompts that no other test has", corrupted="Prompts that no other page has")
     )

@@ -127,6 +127,32 @@ def engine_that_ends():
     return Engine(model, tiny_engine().config, device="cpu")
 
 
+def engine_that_breaks(at):
+    """Its numbers are NaN from the position `at` on."""
+    model = tiny_model()
+    model.pos_emb.weight[at:] = torch.nan
+    return Engine(model, tiny_engine().config, device="cpu")
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0, "seed": 0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}])
+def test_generation_says_where_the_numbers_are_none(how):
+    written = engine_that_breaks(9).generate(" the" * 7, 5, **how)
+    assert len([next(written), next(written), next(written)]) == 3
+    with pytest.raises(WeightsError, match=r"^The model's numbers are broken: after 10 tokens its logits are NaN"):
+        next(written)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf])
+def test_generation_tells_infinite_logits(value):
+    engine = tiny_engine()
+    engine._model = tiny_model()
+    engine._model.out_head.weight.fill_(value)
+    engine._model.final_norm.scale.zero_()
+    engine._model.final_norm.shift.fill_(1.0)
+    with pytest.raises(WeightsError, match="its logits are NaN or infinite"):
+        next(engine.generate("a", 1))
+
+
 def test_generation_stops_after_end_of_text():
     generated = list(engine_that_ends().generate("a", 10))
     assert [(token.id, token.string) for token in generated] == [(END_OF_TEXT_ID, "<|endoftext|>")]

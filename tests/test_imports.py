@@ -37,7 +37,7 @@ ALLOWED = {
     "gptviz/config.py": set(),
     "gptviz/cache.py": set(),
     "gptviz/catalog.py": {"gptviz.config"},
-    "gptviz/tokens.py": {"regex", "tiktoken"},
+    "gptviz/tokens.py": {"tiktoken"},
     "gptviz/hub.py": {"huggingface_hub", "tqdm"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
