@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 import gptviz
 from gptviz import hub
@@ -31,11 +30,6 @@ Result = TypeVar("Result")  # a table, an array, or a tuple with arrays in it
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
-
-# NumPy's products are small here. With threads of their own for every session they wait for each other: of 30 sessions
-# at once on two cores, an update took 2 s rather than 0.1.
-threadpool_limits(1, user_api="blas")
-
 
 @dataclass(frozen=True)
 class LoadedModel:
