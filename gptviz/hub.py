@@ -85,7 +85,7 @@ def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
 
 def _reporting_to(progress: Progress) -> type[Any]:
     """A silent progress bar class, as huggingface_hub takes it, that tells `progress` instead."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Reporter(tqdm):
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:

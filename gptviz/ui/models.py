@@ -31,6 +31,7 @@ OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
 
+
 @dataclass(frozen=True)
 class LoadedModel:
     """An engine, and what it computed lately: everyone who looks at the same text shares one trace."""

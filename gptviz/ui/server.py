@@ -35,37 +35,42 @@ def restrict() -> None:
     AppSession._create_new_session_message = _without_path  # type: ignore[method-assign]
 
 
-def _handle_needed(session: AppSession, message: BackMsg) -> None:
-    if message.WhichOneof("type") in MESSAGES:
-        _handle_message(session, message)
+def _handle_needed(self: AppSession, msg: BackMsg) -> None:
+    if msg.WhichOneof("type") in MESSAGES:
+        _handle_message(self, msg)
 
 
-def _without_path(session: AppSession, *arguments: Any, **settings: Any) -> ForwardMsg:
-    message = _new_session_message(session, *arguments, **settings)
+def _without_path(self: AppSession, *arguments: Any, **settings: Any) -> ForwardMsg:
+    message = _new_session_message(self, *arguments, **settings)
     message.new_session.main_script_path = Path(message.new_session.main_script_path).name
     return message
 
 
-class OwnPagesOnly:
-    """Turns away requests under a host name that is not in `server.allowedHosts`, from pages of other sites, and
-    those that send something: the app has no uploads and no forms.
+def own_pages_only(app: ASGIApp) -> ASGIApp:
+    """Turn requests away that come under a host name which is not in `server.allowedHosts`, or from another site's
+    page, or that send something: the app has neither uploads nor forms.
 
-    Streamlit looks at web sockets alone, and, to learn whether an origin is its own, asks the network for its address,
-    while all sessions wait.
+    Streamlit checks the host of web sockets alone; and to tell whether an origin is its own, it asks the network for
+    its own address, and all sessions wait for the answer.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not _is_own_page(Headers(scope=scope)):
-            await PlainTextResponse("This host or origin is not allowed here.", 403)(scope, receive, send)
+            await _NOT_HERE(scope, receive, send)
         elif scope["type"] == "http" and scope["method"] not in METHODS:
-            await PlainTextResponse("Nothing can be sent here.", 405)(scope, receive, send)
+            await _NOTHING_SENT(scope, receive, send)
         elif scope["type"] == "websocket" and not _is_own_page(Headers(scope=scope)):
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: the browser gets a 403
+            await send({"type": "websocket.close", "code": 1008})  # not accepted yet: the browser gets a 403
         else:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
+
+    return guarded
+
+
+_NOT_HERE = PlainTextResponse(
+    "gptviz is not served under this name: whoever started it can allow the name with --server.allowedHosts.", 403
+)
+_NOTHING_SENT = PlainTextResponse("gptviz takes no uploads: type or paste the text.", 405)
 
 
 def _is_own_page(headers: Headers) -> bool:
@@ -77,7 +82,7 @@ def _is_own_page(headers: Headers) -> bool:
     )
 
 
-MIDDLEWARE = [Middleware(OwnPagesOnly)]
+MIDDLEWARE = [Middleware(own_pages_only)]
 
 
 @asynccontextmanager
