@@ -7,13 +7,6 @@
 (6, 4, 4)
 """
 
-import os
-
-# While one thread of torch waits for the next piece of work, it spins: 300,000 times, unless it is told another number
-# before torch is loaded. So long it keeps a core from the browser beside it and from other sessions: a page was new a
-# sixth later. With this number the model is as fast.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
 from .catalog import MODELS
 from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
 from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load

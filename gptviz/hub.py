@@ -103,10 +103,11 @@ def _remove(path: Path) -> None:
 def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    metadata = get_hf_file_metadata(hf_hub_url(repo, file))
+    # The repositories are public, so whoever is logged in to the hub on this machine is nobody's business: token=False.
+    metadata = get_hf_file_metadata(hf_hub_url(repo, file), token=False)
     # By its branch, not by metadata.commit_hash: the cache then knows which commit the branch is, without a network.
     tqdm_class = _reporting_to(progress) if progress and file == _FILES[-1] else None
-    path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class))
+    path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class, token=False))
     if path.parent.name != metadata.commit_hash:
         raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
     # huggingface_hub checks the size alone.
@@ -120,7 +121,7 @@ def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
 
 def _reporting_to(progress: Progress) -> type[Any]:
     """A silent progress bar class, as huggingface_hub takes it, that tells `progress` instead."""
-    from tqdm import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Reporter(tqdm):
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:

@@ -197,6 +197,15 @@ def test_a_full_disk_is_said_to_be_full(hub, monkeypatch):
     assert sentence() == f"The disk is full, so {REPO} could not be stored: free some space and try again."
 
 
+def test_the_hub_is_not_told_who_asks(hub, monkeypatch):
+    """The repositories are public; the token in the environment is another program's."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    gptviz.load("gpt2", device="cpu")
+    assert len(hub.requests) > 2
+    assert hub.tokens == []
+
+
 # --- numbers that are none ------------------------------------------------------------------------
 
 

@@ -4,9 +4,11 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +40,7 @@ ALLOWED = {
     "gptviz/cache.py": set(),
     "gptviz/catalog.py": {"gptviz.config"},
     "gptviz/tokens.py": {"tiktoken"},
-    "gptviz/hub.py": {"huggingface_hub", "tqdm"},
+    "gptviz/hub.py": {"huggingface_hub"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
     "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
@@ -57,7 +59,7 @@ ALLOWED = {
     "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
     "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
     "gptviz/ui": TABLES_AND_FIGURES
-    | {"streamlit", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
+    | {"streamlit", "starlette", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
     | LIBRARY - {"gptviz.model"},
     "pages": TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"} | LIBRARY - {"gptviz.model"},
     "app.py": {"streamlit", "gptviz", "gptviz.ui"},
@@ -145,6 +147,29 @@ def test_the_table_forbids(file, line):
 )
 def test_the_table_allows(file, line):
     assert forbidden_imports(line, file) == []
+
+
+IMPORTED_AS = {"pillow": "PIL"}  # distribution -> its module, where it has another name
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    """One's own requirements may drop theirs: what is imported here is required here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    for_all, for_app = project["dependencies"], project["optional-dependencies"]["app"]
+    assert modules_of(line for line in lines if not line.startswith("#")) == modules_of(for_all + for_app)
+    ours = {"gptviz", "pages"} | set(sys.stdlib_module_names)
+    for declared, files in (
+        (for_all, [file for file in FILES if file.startswith("gptviz/") and not file.startswith("gptviz/ui/")]),
+        (for_all + for_app, FILES),
+    ):
+        trees = [(ast.parse((ROOT / file).read_text(encoding="utf-8")), file) for file in files]
+        assert {name.split(".")[0] for tree in trees for name in imports(*tree)} - ours == modules_of(declared)
+
+
+def modules_of(requirements):
+    names = [Requirement(line).name for line in requirements]
+    return {IMPORTED_AS.get(name, name) for name in names}
 
 
 STATE = {"session_state", "query_params"}

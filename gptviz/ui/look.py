@@ -130,9 +130,6 @@ def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence
         )
 
 
-pd.set_option("display.max_colwidth", None)  # pandas would end longer strings in dots
-
-
 def tables(titled: Mapping[str, pd.DataFrame], token: str = "") -> None:
     """A few short tables beside each other, each under a title, in which {} stands for the token.
 

@@ -16,7 +16,6 @@ import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
-from threadpoolctl import threadpool_limits
 
 import gptviz
 from gptviz import hub
@@ -38,10 +37,6 @@ OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
 _LOOK_EVERY = 0.3  # seconds between two looks at whether a wait is over
-
-# NumPy's products are small here. With threads of their own for every session they wait for each other: of 30 sessions
-# at once on two cores, an update took 2 s rather than 0.1.
-threadpool_limits(1, user_api="blas")
 
 
 def _entry_bytes(key: Hashable, value: object) -> int:
