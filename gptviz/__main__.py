@@ -1,6 +1,7 @@
 """The command line: `python -m gptviz models | next | trace | verify`."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,14 +52,24 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     trace.set_defaults(run=_trace)
 
-    for command in (next_token, trace):
-        command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
-        command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
-
     check = commands.add_parser("verify", help="check a model's numbers; exits 1 when a check fails")
     check.add_argument("model", metavar="NAME", help="a name, or a path")
     check.set_defaults(run=_verify)
+
+    for command in (next_token, trace):
+        command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
+        command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
+    for command in (next_token, trace, check):
+        command.add_argument(
+            "--n-heads", type=_number_of_heads, metavar="N", help="attention heads, for a checkpoint that does not say"
+        )
     return parser
+
+
+def _number_of_heads(word: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", word):
+        raise argparse.ArgumentTypeError(f"{word[:50]!r} is no number of heads: give a whole number above 0")
+    return int(word)
 
 
 def _models(_options: argparse.Namespace) -> int:
@@ -70,14 +81,14 @@ def _models(_options: argparse.Namespace) -> int:
 
 
 def _next(options: argparse.Namespace) -> int:
-    trace = _engine(options.model).run(options.text, bos=options.bos)
+    trace = _engine(options).run(options.text, bos=options.bos)
     table = trace.top_k(k=options.k, temperature=options.temperature)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     return 0
 
 
 def _trace(options: argparse.Namespace) -> int:
-    engine = _engine(options.model)
+    engine = _engine(options)
     trace = engine.run(options.text, bos=options.bos, keep=gptviz.ACTIVATIONS)
     arrays: dict[str, Any] = {
         name if layer is None else f"{name}.{layer}": trace[name if layer is None else (name, layer)]
@@ -89,14 +100,17 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    checks = verify.checks(_engine(options.model))
+    checks = verify.checks(_engine(options))
     for check in checks:
         print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.figure}")
     return 0 if all(check.passed for check in checks) else 1
 
 
-def _engine(name: str) -> gptviz.Engine:
-    return gptviz.load(name, progress=_print_progress)
+def _engine(options: argparse.Namespace) -> gptviz.Engine:
+    engine = gptviz.load(options.model, n_heads=options.n_heads, progress=_print_progress)
+    for note in engine.notes:
+        print(f"gptviz: {note}", file=sys.stderr)
+    return engine
 
 
 def _print_progress(n_bytes: int, n_total: int) -> None:

@@ -18,13 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from . import hub
 from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
-from .config import GPTConfig
+from .checkpoints import WeightsError, exists
+from .config import GPTConfig, check_config
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
 from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
+from .weights import Source, dummy_model, load_model, model_without_values, read_source, untrained_model
 
 _TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 _ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
@@ -65,15 +66,18 @@ def load(
     device: str | torch.device | None = None,
     seed: int = 0,
     n_heads: int | None = None,
+    lora_scale: float | None = None,
     progress: hub.Progress | None = None,
     allow_download: bool = True,
 ) -> "Engine":
     """Load a model by its name (see `gptviz.MODELS`) or from a path, ready to run texts.
 
-    A path is a folder in Hugging Face form, a safetensors file, or a course checkpoint (.pth,
-    .pt). A hub model that is not on this machine is downloaded first; `progress(bytes so far,
-    bytes in all)` hears of it. `seed` is for `untrained`. `n_heads` is for a course checkpoint,
-    whose shapes do not tell it. `device` is CUDA where there is one, else the CPU.
+    A path is a folder in Hugging Face form, a safetensors file, or a checkpoint (.pth, .pt,
+    .bin). What a checkpoint of the course does not tell, its `n_heads` and the `lora_scale` of its
+    LoRA layers, may also stand behind the path: `model.pth?n_heads=4`; without a number of heads
+    the engine's `notes` say which was taken. A hub model that is not on this machine is downloaded
+    first; `progress(bytes so far, bytes in all)` hears of it. `seed` is for `untrained`. `device`
+    is CUDA where there is one, else the CPU.
 
     Raises `WeightsError`, `gptviz.hub.DownloadError`, or `NotDownloadedError`.
     """
@@ -81,24 +85,37 @@ def load(
     if name == "untrained":
         config = MODELS[name].config
         return Engine(untrained_model(config, seed), config, name=name, device=device)
-    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads, mapped=name in MODELS)
-    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, device=device)
+    source = _source_of(name, progress, allow_download)
+    model, checkpoint = load_model(
+        source.path,
+        n_heads=n_heads or source.n_heads,
+        lora_scale=source.lora_scale if lora_scale is None else lora_scale,
+        mapped=name in MODELS,
+    )
+    return Engine(
+        model,
+        checkpoint.config,
+        name=name,
+        notes=checkpoint.notes,
+        n_heads_guessed=checkpoint.n_heads_guessed,
+        device=device,
+    )
 
 
-def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Path:
+def _source_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Source:
     known = MODELS.get(name)
     if known is None:
-        path = Path(name)
-        if not exists(path):
+        source = read_source(name)
+        if not exists(source.path):
             raise WeightsError(f"{name[:200]!r} is no known model and no path: known are {', '.join(MODELS)}.")
-        return path
+        return source
     if known.folder is not None:
-        return known.folder
+        return Source(known.folder)
     assert known.repo is not None, "a named model has a folder, a repository, or is 'untrained'"
     cached = hub.cached_folder(known.repo)
     if cached is None and not allow_download:
         raise NotDownloadedError(f"{known.title} is not on this machine yet: download it first.")
-    return cached or hub.download(known.repo, progress)
+    return Source(cached or hub.download(known.repo, progress))
 
 
 class Engine:
@@ -111,16 +128,31 @@ class Engine:
         *,
         name: str = "model",
         notes: tuple[str, ...] = (),
+        n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
         """`model` is used as it is from here on, in evaluation mode: do not change it."""
         self.name = name
         self.config = config
-        self.notes = notes
+        self.n_heads_guessed = n_heads_guessed
+        self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self._device).eval()
         self._lock = Lock()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know of these weights, in sentences."""
+        if not self.n_heads_guessed:
+            return self._notes
+        n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
+        guess = (
+            f"The number of heads is a guess: the checkpoint does not say it, and {n_heads} were taken, with {head_dim} "
+            "dimensions each as in the published GPT-2 models. If yours has another number, add it to the path, "
+            "model.pth?n_heads=4, or pass n_heads."
+        )
+        return (guess, *self._notes)
 
     @property
     def tied_head(self) -> bool:
@@ -302,11 +334,7 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        # A model of its own on the same memory: the shared one stays as it is.
-        model = model_without_values(self.config, tied_head=self.tied_head).eval()
-        model.load_state_dict(self._model.state_dict(), assign=True)
-        if self.tied_head:
-            model.tie_head()
+        model = self._model_of_same_weights(self.config)  # the shared one stays as it is
         parameters = dict(model.requires_grad_().named_parameters())
         head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
         for name, parameter in parameters.items():
@@ -336,6 +364,23 @@ class Engine:
             values.append(value.detach().cpu().numpy())
             gradients.append(gradient.cpu().numpy())
         return np.concatenate(values), np.concatenate(gradients)
+
+    def with_heads(self, n_heads: int) -> "Engine":
+        """An engine with the same weights, in the same memory, cut into another number of heads.
+
+        For checkpoints that do not say how many they have. Raises `ConfigError` for a number that does not divide
+        `emb_dim`.
+        """
+        config = check_config({**self.config, "n_heads": n_heads})
+        model = self._model_of_same_weights(config).requires_grad_(False)
+        return Engine(model, config, name=self.name, notes=self._notes, device=self._device)
+
+    def _model_of_same_weights(self, config: GPTConfig) -> GPTModel:
+        model = model_without_values(config, tied_head=self.tied_head).eval()
+        model.load_state_dict(self._model.state_dict(), assign=True)
+        if self.tied_head:
+            model.tie_head()
+        return model
 
     def untrained_twin(self, seed: int = 0) -> "Engine":
         """An engine of the same shape with random weights."""

@@ -10,12 +10,12 @@ from streamlit.errors import StreamlitAPIException
 
 import gptviz
 from gptviz.analysis.finite import not_finite
+from gptviz.checkpoints import TooLargeError, check_memory
 from gptviz.interventions import Part
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, look, models, state
 from gptviz.ui.models import LoadedModel
-from gptviz.weights import TooLargeError, check_memory
 
 EXAMPLE = "The little dog ran to the river. The little dog"
 
