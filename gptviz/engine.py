@@ -25,7 +25,7 @@ from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import Source, dummy_model, load_model, model_without_values, read_source, untrained_model
+from .weights import Source, check_heads, dummy_model, load_model, model_without_values, read_source, untrained_model
 
 _TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 _ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
@@ -84,6 +84,7 @@ def load(
     name = str(name_or_path)
     if name == "untrained":
         config = MODELS[name].config
+        check_heads(config["n_heads"], n_heads)
         return Engine(untrained_model(config, seed), config, name=name, device=device)
     source = _source_of(name, progress, allow_download)
     model, checkpoint = load_model(
@@ -148,7 +149,7 @@ class Engine:
             return self._notes
         n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
         guess = (
-            f"The number of heads is a guess: the checkpoint does not say it, and {n_heads} were taken, with {head_dim} "
+            f"The number of heads is a guess: the checkpoint does not say it, so {n_heads} were taken, with {head_dim} "
             "dimensions each as in the published GPT-2 models. If yours has another number, add it to the path, "
             "model.pth?n_heads=4, or pass n_heads."
         )

@@ -189,8 +189,8 @@ def _checkpoint(
     if n_classes is not None:
         notes.append(
             f"This is a classifier with {n_classes:,} classes, and its blocks are shown. It has no head for next "
-            "tokens: the token embedding is taken for one, as in GPT-2, and the next tokens are not what it was trained "
-            "for."
+            "tokens: the token embedding is taken for one, as in GPT-2, and the next tokens are not what it was "
+            "trained for."
         )
     elif (head := tensors.get("out_head.weight")) is not None:
         tied = _same(head, tensors.get("tok_emb.weight"))  # a tied head saved twice is still one tensor: keep one
@@ -240,10 +240,7 @@ def config_from_hugging_face(
     }
     if config["n_heads"] is None:
         raise WeightsError(f"config.json lacks n_head: add it there, or {_GIVE_HEADS}.")
-    if n_heads not in (None, config["n_heads"]):
-        raise WeightsError(
-            f"config.json says that the model has {quoted(config['n_heads'])} heads, not {n_heads}: leave it out."
-        )
+    check_heads(config["n_heads"], n_heads)
     checked = check_config(config)
     must_be: dict[str, tuple[Any, ...]] = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -274,7 +271,9 @@ def config_from_tensors(
             raise WeightsError(f"The tensor {name} is missing or no matrix: this is no checkpoint of the course.")
     sizes = _sizes(tensors)
     stored = stored or {}
-    n_heads = n_heads or stored.get("n_heads")
+    if "n_heads" in stored:
+        check_heads(stored["n_heads"], n_heads)
+    n_heads = stored.get("n_heads", n_heads)
     is_guess = n_heads is None
     if is_guess and sizes["emb_dim"] % HEAD_DIM:
         raise WeightsError(
@@ -306,6 +305,12 @@ def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 # --- checks ------------------------------------------------------------------------------------
+
+
+def check_heads(known: object, asked: int | None) -> None:
+    """Raise `WeightsError` if a number of heads is asked for, and the model is known to have another."""
+    if asked is not None and asked != known:
+        raise WeightsError(f"The model has {quoted(known)} heads by its own configuration, not {asked}: leave it out.")
 
 
 def _check_plain(tensors: Mapping[str, Tensor]) -> None:

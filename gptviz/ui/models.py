@@ -19,11 +19,13 @@ import gptviz
 from gptviz import hub
 from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
+from gptviz.checkpoints import exists
 from gptviz.interventions import Part
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits
 from gptviz.ui.gate import BusyError, Gate
+from gptviz.weights import split_options
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")  # a table, an array, or a tuple with arrays in it
@@ -136,7 +138,7 @@ def loaded(name: str) -> LoadedModel:
     if name not in names():  # whatever came by a link: it can be no path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
     path = own_models().get(name)
-    if path is not None and not path.exists():
+    if path is not None and not exists(Path(split_options(path)[0])):
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
@@ -158,15 +160,23 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def untrained_twin(name: str) -> LoadedModel:
-    """A model of the same shape with random weights."""
-    return _with_room(loaded(name).engine.untrained_twin())
+def with_heads(name: str, n_heads: int) -> LoadedModel:
+    """The model with this number of heads, which its file does not say; the weights are those in memory."""
+    return _with_room(loaded(name).engine.with_heads(n_heads))
 
 
-def own_models() -> dict[str, Path]:
-    """Models of the person who started the app: names (as in a link) -> paths."""
-    paths = [Path(part) for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
-    return {path.name: path for path in paths if path.name not in gptviz.MODELS}
+@st.cache_resource(max_entries=1, show_spinner=False)
+def untrained_twin(name: str, n_heads: int) -> LoadedModel:
+    """A model of the same shape with random weights, `n_heads` as far as it is chosen, else 0."""
+    engine = (with_heads(name, n_heads) if n_heads else loaded(name)).engine
+    return _with_room(engine.untrained_twin())
+
+
+def own_models() -> dict[str, str]:
+    """Models of the person who started the app: names (as in a link) -> paths, perhaps with options behind."""
+    paths = [part for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
+    by_name = {Path(split_options(path)[0]).name: path for path in paths}
+    return {name: path for name, path in by_name.items() if name not in gptviz.MODELS}
 
 
 def names() -> list[str]:

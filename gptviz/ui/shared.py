@@ -65,8 +65,7 @@ def controls() -> None:
             key=state.MODEL.name,
             format_func=models.title,
             help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
-            on_change=state.put,
-            args=(state.CONTINUATION, ()),
+            on_change=_forget_model,
         )
         st.toggle(
             f"Put `{END_OF_TEXT}` in front",
@@ -76,6 +75,12 @@ def controls() -> None:
             args=(state.CONTINUATION, ()),
         )
         look.follow_mode()
+
+
+def _forget_model() -> None:
+    """What was chosen for the last model, and what it wrote, is not the next one's."""
+    state.put(state.CONTINUATION, ())
+    state.put(state.N_HEADS, state.N_HEADS.default)
 
 
 def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = True) -> View:
@@ -134,10 +139,10 @@ def _go_through_router() -> None:
 
 
 def _view(text: bool) -> View:
-    model = _model()
+    model = _with_heads_chosen(_model())
     config = model.engine.config
     for note in model.engine.notes:
-        st.info(note, icon=":material/info:")
+        st.info(look.plain(note), icon=":material/info:")
     tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
     if not text:
         return View(model, tokens[: config["context_length"]], 0)
@@ -200,6 +205,27 @@ def _model() -> LoadedModel:
     else:
         _offer_download(wanted)
     return models.loaded(state.model_in_use())
+
+
+def _with_heads_chosen(model: LoadedModel) -> LoadedModel:
+    """The model with as many heads as a person says, where its file does not."""
+    engine = model.engine
+    if not engine.n_heads_guessed:
+        state.put(state.N_HEADS, state.N_HEADS.default)
+        return model
+    width, guess = engine.config["emb_dim"], engine.config["n_heads"]
+    options = [state.N_HEADS.default, *(number for number in range(1, width + 1) if width % number == 0)]
+    state.one_of(state.N_HEADS, options)
+    st.selectbox(
+        "Heads",
+        options,
+        key=state.N_HEADS.name,
+        format_func=lambda number: f"{number} heads" if number else f"{guess} heads, a guess",
+        help="The checkpoint does not say how many heads the model has, and with another number it is another model.",
+        width=300,
+    )
+    chosen = state.get(state.N_HEADS)
+    return models.with_heads(engine.name, chosen) if chosen else model
 
 
 def _check_vocabulary(engine: gptviz.Engine) -> None:

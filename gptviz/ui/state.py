@@ -58,6 +58,7 @@ class Setting(Generic[Value]):
 TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", str)
 MODEL = Setting("model", "story-gpt", str)
 BOS = Setting("bos", False, _switch, lambda on: str(int(on)))
+N_HEADS = Setting("n_heads", 0, int)  # of a model whose file does not say; 0: as it was guessed
 VIEW = Setting("view", "one", str)  # of the Attention page
 READING = Setting("reading", "weights", str)
 KIND_OF_HEAD = Setting("kind", "previous_token", str)
@@ -103,10 +104,10 @@ GROUP = Setting("group", "att", str)
 TWIN = Setting("twin", True, _switch, lambda on: str(int(on)))
 METHOD = Setting("method", "integrated", str)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, IN_3D,
-    PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
-    OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, OTHER_MODEL, TRAINING, RATE, RUNS,
-    RUN, DROPPED, GROUP, TWIN, METHOD,
+    TEXT, MODEL, BOS, N_HEADS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON,
+    KIND, IN_3D, PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD,
+    CONTINUATION, OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, OTHER_MODEL,
+    TRAINING, RATE, RUNS, RUN, DROPPED, GROUP, TWIN, METHOD,
 )  # fmt: skip
 
 _STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
