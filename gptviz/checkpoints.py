@@ -57,10 +57,6 @@ def read_stored(path: Path, *, mapped: bool = False) -> Stored:
         tensors, config = _read_pickled(files[0])
     else:
         raise WeightsError(f"{named(path.name)} is no model file: give a folder, .safetensors, .pth, .pt or .bin.")
-    if len(tensors) > MOST_TENSORS:
-        raise WeightsError(
-            f"{named(path.name)} holds {len(tensors):,} tensors, and no GPT-2 has so many: save it again."
-        )
     if files[0].suffix in {".pth", ".pt"}:
         return Stored(tensors, config, beside)
     of_folder = read_json(beside) if beside else {}
@@ -94,6 +90,11 @@ def _size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise WeightsError(f"{named(path.name)} is no regular file: get or save the model again.")
     return status.st_size
+
+
+def _check_number(n_tensors: int, path: Path) -> None:
+    if n_tensors > MOST_TENSORS:
+        raise WeightsError(f"{named(path.name)} holds {n_tensors:,} tensors, and no GPT-2 has so many: save it again.")
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -133,8 +134,9 @@ def _read_safetensors(paths: Sequence[Path], *, mapped: bool) -> tuple[dict[str,
             # A mapped file that is overwritten in place, as a training run does, ends the process.
             with safe_open(path, framework="pt", backend="mmap" if mapped else "pread") as file:
                 metadata |= file.metadata() or {}
-                for name in file.keys():  # noqa: SIM118 - not a dict
-                    tensors[name] = file.get_tensor(name)
+                names = file.keys()
+                _check_number(len(tensors) + len(names), path)
+                tensors |= {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:  # their words may name the folder, which is not for visitors
             raise WeightsError(f"{named(path.name)} cannot be read as safetensors: get the file again.") from error
     if "config" not in metadata:
@@ -173,6 +175,7 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
     except Exception as error:  # torch raises many kinds for a damaged file
         raise WeightsError(f"{named(path.name)} cannot be read as a PyTorch checkpoint: save it again.") from error
     if _is_state_dict(content):
+        _check_number(len(content), path)
         return dict(content), None
     inner = [key for key in _STATE_DICTS if isinstance(content, Mapping) and _is_state_dict(content.get(key))]
     if len(inner) > 1:
@@ -182,6 +185,7 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
             f"{named(path.name)} holds no state dict, by itself or under {', '.join(_STATE_DICTS)}: save it with "
             "torch.save(model.state_dict(), ...)."
         )
+    _check_number(len(content[inner[0]]), path)
     configs = [content[key] for key in _CONFIGS if isinstance(content.get(key), Mapping)]
     return dict(content[inner[0]]), dict(configs[0]) if configs else None
 
