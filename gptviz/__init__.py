@@ -8,6 +8,7 @@
 """
 
 from .catalog import MODELS
+from .checkpoints import WeightsError
 from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
 from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
 from .hooks import ACTIVATIONS
@@ -17,7 +18,6 @@ from .model import ContextLengthError
 from .tokens import Tokens
 from .trace import Trace
 from .version import __version__
-from .weights import WeightsError
 
 __all__ = [
     "ACTIVATIONS",

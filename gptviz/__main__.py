@@ -4,6 +4,7 @@ import argparse
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,13 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--out", type=_new_file, required=True, metavar="FILE.npz")
     trace.set_defaults(run=_trace)
 
-    for command in (next_token, trace):
-        command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
-        command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
-
     check = commands.add_parser("verify", help="check a model's numbers; exits 1 when a check fails")
     check.add_argument("model", metavar="NAME", help="a name, or a path")
     check.set_defaults(run=_verify)
+
+    for command in (next_token, trace):
+        command.add_argument("--model", default="story-gpt", help="a name, or a path (story-gpt)")
+        command.add_argument("--bos", action="store_true", help="put <|endoftext|> in front")
+    for command in (next_token, trace, check):
+        command.add_argument(
+            "--n-heads", type=_number_of_heads, metavar="N", help="attention heads, for a checkpoint that does not say"
+        )
     return parser
 
 
@@ -103,6 +108,12 @@ def _say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes, at the exit too
 
 
+def _number_of_heads(word: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", word):
+        raise argparse.ArgumentTypeError(f"{word[:50]!r} is no number of heads: give a whole number above 0")
+    return int(word)
+
+
 def _models(_options: argparse.Namespace) -> int:
     for model in gptviz.MODELS.values():
         here = model.repo is None or hub.cached_folder(model.repo) is not None
@@ -113,7 +124,7 @@ def _models(_options: argparse.Namespace) -> int:
 
 def _next(options: argparse.Namespace) -> int:
     _check_text(options)
-    trace = _engine(options.model).run(options.text, bos=options.bos)
+    trace = _engine(options).run(options.text, bos=options.bos)
     if not np.isfinite(trace.logits_at(-1)).all():
         raise gptviz.WeightsError(
             "The model's numbers are broken: its logits are NaN or infinite. Choose another model."
@@ -127,7 +138,7 @@ def _trace(options: argparse.Namespace) -> int:
     _check_text(options)
     if not options.out.parent.is_dir():
         raise FileNotFoundError(f"No such folder: {options.out.parent}. Name a file in a folder that is there.")
-    engine = _engine(options.model)
+    engine = _engine(options)
     trace = engine.run(options.text, bos=options.bos, keep=gptviz.ACTIVATIONS)
     arrays: dict[str, Any] = {
         name if layer is None else f"{name}.{layer}": trace[name if layer is None else (name, layer)]
@@ -157,14 +168,17 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    checks = verify.checks(_engine(options.model))
+    checks = verify.checks(_engine(options))
     for check in checks:
         _say(f"{_WORDS[check.passed]}  {check.name}: {check.figure}")
     return 1 if any(check.passed is False for check in checks) else 0
 
 
-def _engine(name: str) -> gptviz.Engine:
-    return gptviz.load(name, progress=_print_progress)
+def _engine(options: argparse.Namespace) -> gptviz.Engine:
+    engine = gptviz.load(options.model, n_heads=options.n_heads, progress=_print_progress)
+    for note in engine.notes:
+        print(f"gptviz: {note}", file=sys.stderr)
+    return engine
 
 
 def _print_progress(n_bytes: int, n_total: int) -> None:

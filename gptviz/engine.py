@@ -18,19 +18,21 @@ from torch.utils.checkpoint import checkpoint
 from . import hub
 from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
-from .config import GPTConfig
+from .checkpoints import WeightsError, exists
+from .config import GPTConfig, check_config
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
 from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
 from .weights import (
-    WeightsError,
+    Source,
     check_finite,
+    check_heads,
     dummy_model,
-    exists,
     load_model,
     model_without_values,
+    read_source,
     untrained_model,
 )
 
@@ -74,43 +76,60 @@ def load(
     device: str | torch.device | None = None,
     seed: int = 0,
     n_heads: int | None = None,
+    lora_scale: float | None = None,
     progress: hub.Progress | None = None,
     allow_download: bool = True,
 ) -> "Engine":
     """Load a model by its name (see `gptviz.MODELS`) or from a path, ready to run texts.
 
-    A path is a folder in Hugging Face form, a safetensors file, or a course checkpoint (.pth,
-    .pt). A hub model that is not on this machine is downloaded first; `progress(bytes so far,
-    bytes in all)` hears of it. `seed` is for `untrained`. `n_heads` is for a course checkpoint,
-    whose shapes do not tell it. `device` is CUDA where there is one, else the CPU.
+    A path is a folder in Hugging Face form, a safetensors file, or a checkpoint (.pth, .pt,
+    .bin). What a checkpoint of the course does not tell, its `n_heads` and the `lora_scale` of its
+    LoRA layers, may also stand behind the path: `model.pth?n_heads=4`; without a number of heads
+    the engine's `notes` say which was taken. A hub model that is not on this machine is downloaded
+    first; `progress(bytes so far, bytes in all)` hears of it. `seed` is for `untrained`. `device`
+    is CUDA where there is one, else the CPU.
 
     Raises `WeightsError`, `gptviz.hub.DownloadError`, or `NotDownloadedError`.
     """
     name = str(name_or_path)
     if name == "untrained":
         config = MODELS[name].config
+        check_heads(config["n_heads"], n_heads)
         return Engine(untrained_model(config, seed), config, name=name, device=device)
-    path = _path_of(name, progress, allow_download)
-    model, checkpoint = load_model(path, n_heads=n_heads, mapped=name in MODELS)
+    source = _source_of(name, progress, allow_download)
+    model, checkpoint = load_model(
+        source.path,
+        n_heads=n_heads or source.n_heads,
+        lora_scale=source.lora_scale if lora_scale is None else lora_scale,
+        mapped=name in MODELS,
+    )
     if name in MODELS and MODELS[name].repo:
-        hub.look_through_once(path, partial(check_finite, checkpoint.tensors))
-    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, path=path, device=device)
+        hub.look_through_once(source.path, partial(check_finite, checkpoint.tensors))
+    return Engine(
+        model,
+        checkpoint.config,
+        name=name,
+        notes=checkpoint.notes,
+        path=source.path,
+        n_heads_guessed=checkpoint.n_heads_guessed,
+        device=device,
+    )
 
 
-def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Path:
+def _source_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Source:
     known = MODELS.get(name)
     if known is None:
-        path = Path(name)
-        if not exists(path):
+        source = read_source(name)
+        if not exists(source.path):
             raise WeightsError(f"{name[:200]!r} is no known model and no path: known are {', '.join(MODELS)}.")
-        return path
+        return source
     if known.folder is not None:
-        return known.folder
+        return Source(known.folder)
     assert known.repo is not None, "a named model has a folder, a repository, or is 'untrained'"
     cached = hub.cached_folder(known.repo)
     if cached is None and not allow_download:
         raise NotDownloadedError(f"{known.title} is not on this machine yet: download it first.")
-    return cached or hub.download(known.repo, progress)
+    return Source(cached or hub.download(known.repo, progress))
 
 
 class Engine:
@@ -124,17 +143,32 @@ class Engine:
         name: str = "model",
         notes: tuple[str, ...] = (),
         path: Path | None = None,
+        n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
         """`model` is used as it is from here on, in evaluation mode: do not change it. `path` is where it was read."""
         self.name = name
         self.path = path
         self.config = config
-        self.notes = notes
+        self.n_heads_guessed = n_heads_guessed
+        self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self._device).eval()
         self._lock = Lock()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know of these weights, in sentences."""
+        if not self.n_heads_guessed:
+            return self._notes
+        n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
+        guess = (
+            f"The number of heads is a guess: the checkpoint does not say it, so {n_heads} were taken, with {head_dim} "
+            "dimensions each as in the published GPT-2 models. If yours has another number, add it to the path, "
+            "model.pth?n_heads=4, or pass n_heads."
+        )
+        return (guess, *self._notes)
 
     @property
     def tied_head(self) -> bool:
@@ -320,7 +354,7 @@ class Engine:
             sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
         change = dropout(rate, [(seed, run) for run in runs])
         watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-        model = self._model_of_its_own()
+        model = self._model_of_same_weights(self.config)
         with torch.inference_mode(), replace(model, dict.fromkeys(sites, change)), record(model, watched) as recorded:
             stream = model.stream(self._ids(tokens.ids).expand(len(runs), -1))
             logits = model.out_head(model.final_norm(stream[:, -1]))
@@ -343,7 +377,7 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        model = self._model_of_its_own()
+        model = self._model_of_same_weights(self.config)  # the shared one stays as it is
         parameters = dict(model.requires_grad_().named_parameters())
         head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
         for name, parameter in parameters.items():
@@ -363,7 +397,7 @@ class Engine:
         [variant, pos, emb_dim]. Later positions have gradient 0, and are not computed. `changes` are made on the
         way, such as a trace's own.
         """
-        model = self._model_of_its_own()
+        model = self._model_of_same_weights(self.config)
         seen = 1 + range(streams.shape[1])[position]
         values, gradients = [], np.zeros(streams.shape, dtype=np.float32)
         at_once = max(1, _TOKENS_AT_ONCE // seen)
@@ -381,9 +415,19 @@ class Engine:
             gradients[some, :seen] = gradient.cpu().numpy()
         return np.concatenate(values), gradients
 
-    def _model_of_its_own(self) -> GPTModel:
+    def with_heads(self, n_heads: int) -> "Engine":
+        """An engine with the same weights, in the same memory, cut into another number of heads.
+
+        For checkpoints that do not say how many they have. Raises `ConfigError` for a number that does not divide
+        `emb_dim`.
+        """
+        config = check_config({**self.config, "n_heads": n_heads})
+        model = self._model_of_same_weights(config)
+        return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self._device)
+
+    def _model_of_same_weights(self, config: GPTConfig) -> GPTModel:
         """The model's modules once more, on the same memory: hooks and gradients in them need no lock."""
-        model = model_without_values(self.config, tied_head=self.tied_head).eval()
+        model = model_without_values(config, tied_head=self.tied_head).eval()
         model.load_state_dict(self._model.state_dict(), assign=True)
         if self.tied_head:
             model.tie_head()

@@ -34,10 +34,15 @@ def other_model(place: DeltaGenerator) -> LoadedModel:
         return view.model
     try:
         with st.spinner("Loading the other model…"):
-            return models.untrained_twin(state.model_in_use()) if name == TWIN else models.loaded(name)
+            if name == TWIN:
+                return models.untrained_twin(state.model_in_use(), view.n_heads)
+            other = models.loaded(name)
     except (gptviz.WeightsError, gptviz.ConfigError) as error:
         st.error(look.plain(str(error)), icon=":material/error:")
         return view.model
+    for note in other.engine.notes:
+        st.info(look.plain(note), icon=":material/info:")
+    return other
 
 
 def against_twin() -> None:

@@ -87,7 +87,7 @@ def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], Load
         return {}
     try:
         with st.spinner("Making an untrained model…"):
-            model = models.untrained_twin(state.model_in_use())
+            model = models.untrained_twin(state.model_in_use(), view.n_heads)
     except gptviz.WeightsError as error:  # no memory for a second one
         st.error(look.plain(str(error)), icon=":material/error:")
         return {}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_engine, tiny_model
+import torch
+from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz
 from gptviz.__main__ import main
@@ -60,6 +61,49 @@ def test_verify_tells_other_weights_under_a_known_name(monkeypatch, capsys):
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
     assert len(failed) == 1
     assert "the card's five next tokens" in failed[0]
+
+
+@pytest.fixture
+def headless(tmp_path):
+    """A state dict of the course that does not say that its model has 4 heads."""
+    model = tiny_model(emb_dim=128, n_heads=4, n_layers=1)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    return str(tmp_path / "model.pth"), Engine(model, {**TINY, "emb_dim": 128, "n_heads": 4, "n_layers": 1})
+
+
+@pytest.mark.parametrize("command", ["next", "trace", "verify"])
+def test_a_number_of_heads_that_is_a_guess_is_said_on_stderr(headless, command, tmp_path, capsys):
+    path, _ = headless
+    arguments = {
+        "next": ["next", "Hi there", "--model"],
+        "trace": ["trace", "Hi there", "--out", str(tmp_path / "trace.npz"), "--model"],
+        "verify": ["verify"],
+    }[command]
+    assert main([*arguments, path]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(
+        "gptviz: The number of heads is a guess: the checkpoint does not say it, so 2 were taken"
+    )
+    assert len(said.err.splitlines()) == 1
+    assert "guess" not in said.out
+    for told in ([path, "--n-heads", "4"], [f"{path}?n_heads=4"]):
+        assert main([*arguments, *told]) == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_the_number_of_heads_that_is_told_is_computed_with(headless, tmp_path, capsys):
+    path, right = headless
+    pattern = right.run("Hi there, little dog")["pattern", 0]
+    for told in (["--model", path, "--n-heads", "4"], ["--model", f"{path}?n_heads=4"]):
+        assert main(["trace", "Hi there, little dog", "--out", str(tmp_path / "trace.npz"), *told]) == 0
+        with np.load(tmp_path / "trace.npz") as saved:
+            np.testing.assert_allclose(saved["pattern.0"], pattern, atol=1e-5)
+    assert main(["next", "Hi", "--model", path, "--n-heads", "3"]) == 2
+    assert "not divisible by n_heads (3)" in capsys.readouterr().err
+    for word in ("0", "-1", "four", "2.0", "9" * 5000):
+        with pytest.raises(SystemExit, match="2"):
+            main(["verify", path, "--n-heads", word])
+        assert "is no number of heads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,23 @@ LIBRARY = {
     "gptviz.analysis",
     "gptviz.cache",
     "gptviz.catalog",
+    "gptviz.checkpoints",
     "gptviz.config",
     "gptviz.engine",
     "gptviz.hooks",
     "gptviz.hub",
     "gptviz.interventions",
     "gptviz.model",
+    "gptviz.naming",
+    "gptviz.pickles",
+    "gptviz.quote",
     "gptviz.tokens",
     "gptviz.trace",
     "gptviz.verify",
     "gptviz.version",
     "gptviz.weights",
 }
+FILES_AND_MODELS = {f"gptviz.{name}" for name in ("checkpoints", "hub", "model", "naming", "pickles", "weights")}
 TABLES_AND_FIGURES = {"numpy", "pandas", "plotly"}
 APP = TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"}
 
@@ -36,7 +41,8 @@ ALLOWED = {
     "gptviz/__init__.py": LIBRARY,
     "gptviz/__main__.py": {"numpy", "pandas", "gptviz"} | LIBRARY,
     "gptviz/version.py": set(),
-    "gptviz/config.py": set(),
+    "gptviz/quote.py": set(),
+    "gptviz/config.py": {"gptviz.quote"},
     "gptviz/cache.py": set(),
     "gptviz/catalog.py": {"gptviz.config"},
     "gptviz/tokens.py": {"tiktoken"},
@@ -44,7 +50,17 @@ ALLOWED = {
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
     "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
-    "gptviz/weights.py": {"psutil", "torch", "safetensors", "gptviz.config", "gptviz.model"},
+    "gptviz/pickles.py": {"torch"},
+    "gptviz/checkpoints.py": {"psutil", "torch", "safetensors", "gptviz.pickles", "gptviz.quote"},
+    "gptviz/naming.py": {"torch", "gptviz.checkpoints", "gptviz.quote"},
+    "gptviz/weights.py": {
+        "torch",
+        "gptviz.checkpoints",
+        "gptviz.config",
+        "gptviz.model",
+        "gptviz.naming",
+        "gptviz.quote",
+    },
     "gptviz/trace.py": {
         "numpy",
         "pandas",
@@ -56,7 +72,7 @@ ALLOWED = {
     },
     "gptviz/engine.py": {"numpy", "torch"} | LIBRARY - {"gptviz.verify", "gptviz.cache", "gptviz.version"},
     "gptviz/verify.py": {"numpy", "pandas"} | LIBRARY,
-    "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
+    "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - FILES_AND_MODELS,
     "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
     "gptviz/ui": TABLES_AND_FIGURES
     | {"streamlit", "starlette", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}

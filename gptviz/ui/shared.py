@@ -18,12 +18,12 @@ from streamlit.runtime.scriptrunner import StopException
 
 import gptviz
 from gptviz.analysis.finite import not_finite
+from gptviz.checkpoints import TooLargeError, check_memory
 from gptviz.interventions import Part
 from gptviz.tokens import END_OF_TEXT, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, look, models, state, widgets
 from gptviz.ui.models import LoadedModel
-from gptviz.weights import TooLargeError, check_memory
 
 EXAMPLE = "The little dog ran to the river. The little dog"
 Arguments = ParamSpec("Arguments")
@@ -98,11 +98,12 @@ class View:
     model_name: str
     tokens: Tokens
     n_left_out: int
+    n_heads: int = 0  # where the model's file does not say, and another number than the guess was chosen
 
     @property
     def model(self) -> LoadedModel:
         """The model, loaded anew if it is no longer kept."""
-        return models.loaded(self.model_name)
+        return models.loaded(self.model_name, self.n_heads)
 
     @property
     def engine(self) -> gptviz.Engine:
@@ -136,7 +137,7 @@ def controls() -> None:
         widgets.selectbox(
             st.sidebar, state.MODEL, "Model", models.names(), format_func=models.title,
             help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
-            then=begin_again,
+            then=_forget_model,
         )  # fmt: skip
         widgets.entry(
             st.toggle, state.BOS, f"Put `{END_OF_TEXT}` in front",
@@ -144,6 +145,12 @@ def controls() -> None:
             then=begin_again,
         )  # fmt: skip
         look.follow_browser()
+
+
+def _forget_model() -> None:
+    """What was chosen for the last model, and what it wrote, is not the next one's."""
+    state.put(state.CONTINUATION, ())
+    state.put(state.N_HEADS, state.N_HEADS.default)
 
 
 def begin(title: str, explanation: str, *, numbers: bool = True, text: bool = True) -> View:
@@ -200,13 +207,18 @@ def _go_through_router() -> None:
 
 
 def _view(text: bool) -> View:
-    model = _model()
+    model, n_heads = _model(), 0
+    if model.engine.n_heads_guessed:
+        n_heads = _choose_heads(model)
+        model = models.loaded(model.engine.name, n_heads)
+    else:
+        state.put(state.N_HEADS, state.N_HEADS.default)
     config = model.engine.config
     for note in model.engine.notes:
-        st.info(note, icon=":material/info:")
+        st.info(look.plain(note), icon=":material/info:")
     tokens = model.engine.tokenize(state.get(state.TEXT), bos=state.get(state.BOS))
     if not text:
-        return View(model.engine.name, tokens[: config["context_length"]], 0)
+        return View(model.engine.name, tokens[: config["context_length"]], 0, n_heads)
     if state.too_long_for_link():
         st.caption("This text is too long for a link: the page's address leaves it out.")
     if state.text_left_out():
@@ -223,7 +235,7 @@ def _view(text: bool) -> View:
             f"the last {n_left_out:,} are left out.",
             icon=":material/content_cut:",
         )
-    return View(model.engine.name, tokens[: config["context_length"]], n_left_out)
+    return View(model.engine.name, tokens[: config["context_length"]], n_left_out, n_heads)
 
 
 def rerun_fragment() -> NoReturn:
@@ -258,6 +270,17 @@ def _model() -> LoadedModel:
     else:
         _offer_download(wanted)
     return models.loaded(state.model_in_use())
+
+
+def _choose_heads(model: LoadedModel) -> int:
+    """Pick the number of heads of a model whose file does not say; 0 is the guess."""
+    width, guess = model.engine.config["emb_dim"], model.engine.config["n_heads"]
+    return widgets.selectbox(
+        st.container(), state.N_HEADS, "Heads", [0, *(number for number in range(1, width + 1) if width % number == 0)],
+        format_func=lambda number: f"{number} heads" if number else f"{guess} heads, a guess",
+        help="The checkpoint does not say how many heads the model has, and with another number it is another model.",
+        width=300,
+    )  # fmt: skip
 
 
 def _check_vocabulary(engine: gptviz.Engine) -> None:

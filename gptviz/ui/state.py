@@ -87,6 +87,7 @@ PARTS = Kind[list[str]](_parts, "-".join, lambda value: isinstance(value, list) 
 TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", STRING)
 MODEL = Setting("model", "story-gpt", STRING)
 BOS = Setting("bos", False, SWITCH)
+N_HEADS = Setting("n_heads", 0, WHOLE)  # of a model whose file does not say; 0: as it was guessed
 VIEW = Setting("view", "one", STRING)  # of the Attention page
 READING = Setting("reading", "weights", STRING)
 KIND_OF_HEAD = Setting("kind", "previous_token", STRING)
@@ -133,13 +134,13 @@ GROUP = Setting("group", "att", STRING)
 TWIN = Setting("twin", True, SWITCH)
 METHOD = Setting("method", "integrated", STRING)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, IN_3D,
-    PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
+    TEXT, MODEL, BOS, N_HEADS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND,
+    IN_3D, PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
     OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, SAME_TEXT, OTHER_MODEL, TRAINING,
     RATE, RUNS, RUN, DROPPED, GROUP, TWIN, METHOD,
 )  # fmt: skip
 
-KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS)
+KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
 
 _SETTINGS, _STARTED, _NOTICES, _UNCHECKED = "_settings", "_started", "_notices", "_unchecked"
 _LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
