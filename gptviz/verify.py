@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike
 from .analysis import arithmetic
 from .analysis.sampling import log_softmax, next_token_probabilities
 from .catalog import MODELS
+from .checkpoints import WeightsError
 from .engine import Engine
 from .hooks import ACTIVATIONS
 from .hub import checksum_of, known_checksum
 from .interventions import Part
 from .trace import Trace
-from .weights import WeightsError, read_checkpoint
+from .weights import read_checkpoint
 
 TEXT = "When Mary and John went to the store, John gave a drink to Mary."
 _CARDS_CHECKSUM = re.compile(r"^\| sha256 \| ([0-9a-f]{64}) \|$", re.MULTILINE)
@@ -260,7 +261,7 @@ def _story_gpt(engine: Engine) -> Iterator[Check]:
     """The bundled model, held against its card."""
     n_parameters = engine.n_parameters
     yield Check("12,364,608 parameters", f"{n_parameters:,}", n_parameters == 12_364_608)
-    published = {" little": 0.246, " boy": 0.057, " great": 0.047, " big": 0.038, " girl": 0.032}
+    published = {" little": 0.235, " big": 0.050, " small": 0.032, " great": 0.032, " boy": 0.032}
     trace = engine.run("Once upon a time there was a", bos=True)
     table = trace.top_k(k=len(published))
     ids = [engine.tokenize(word).ids[0] for word in published]

@@ -114,7 +114,7 @@ TOP_P = Setting("top_p", 1.0, DECIMAL)
 SEED = Setting("seed", 0, WHOLE)
 WORD = Setting("word", 0, WHOLE)
 CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), IDS)
-OFF: Setting[list[str]] = Setting("off", ["L5H2"], PARTS)  # story-gpt's strongest induction head
+OFF: Setting[list[str]] = Setting("off", ["L5H2"], PARTS)  # one of story-gpt's two induction heads
 NEURON_LAYER = Setting("neuron_layer", 0, WHOLE)
 NEURON = Setting("neuron", 0, WHOLE)
 CLEAN = Setting("clean", "", STRING)  # the two prompts of patching; empty: a pair that suits the model
@@ -134,10 +134,10 @@ GROUP = Setting("group", "att", STRING)
 TWIN = Setting("twin", True, SWITCH)
 METHOD = Setting("method", "integrated", STRING)
 SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, N_HEADS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND,
-    IN_3D, PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
-    OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, SAME_TEXT, OTHER_MODEL, TRAINING,
-    RATE, RUNS, RUN, DROPPED, GROUP, TWIN, METHOD,
+    TEXT, MODEL, BOS, N_HEADS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON,
+    KIND, IN_3D, PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD,
+    CONTINUATION, OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, SAME_TEXT,
+    OTHER_MODEL, TRAINING, RATE, RUNS, RUN, DROPPED, GROUP, TWIN, METHOD,
 )  # fmt: skip
 
 KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
