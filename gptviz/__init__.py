@@ -7,14 +7,8 @@
 (6, 4, 4)
 """
 
-import os
-
-# While one thread of torch waits for the next piece of work, it spins: 300,000 times, unless it is told another number
-# before torch is loaded. So long it keeps a core from the browser beside it and from other sessions: a page was new a
-# sixth later. With this number the model is as fast.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
 from .catalog import MODELS
+from .checkpoints import WeightsError
 from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
 from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
 from .hooks import ACTIVATIONS
@@ -24,7 +18,6 @@ from .model import ContextLengthError
 from .tokens import Tokens
 from .trace import Trace
 from .version import __version__
-from .weights import WeightsError
 
 __all__ = [
     "ACTIVATIONS",

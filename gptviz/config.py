@@ -2,6 +2,8 @@
 
 from typing import Any, TypedDict
 
+from .quote import named, quoted
+
 
 class GPTConfig(TypedDict):
     """One model's shape. Seven keys, as in "Build a Large Language Model (From Scratch)"."""
@@ -46,19 +48,19 @@ def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
     if missing := sorted(expected - set(config)):
         raise ConfigError(f"The configuration lacks {', '.join(missing)}: add it.")
     if unknown := sorted(set(config) - expected):
-        raise ConfigError(f"The configuration has unknown keys: remove {', '.join(unknown)}.")
+        raise ConfigError(f"The configuration has unknown keys: remove {named(', '.join(map(str, unknown)))}.")
 
     for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}: make it a whole number above 0.")
+            raise ConfigError(f"{name} is {quoted(value)}: make it a whole number above 0.")
         if value >= 2**31:
             raise ConfigError(f"{name} is larger than any model's: make it a number below 2,147,483,648.")
     drop_rate = config["drop_rate"]
     if isinstance(drop_rate, bool) or not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
-        raise ConfigError(f"drop_rate is {drop_rate!r}: make it a number from 0 to below 1.")
+        raise ConfigError(f"drop_rate is {quoted(drop_rate)}: make it a number from 0 to below 1.")
     if not isinstance(config["qkv_bias"], bool):
-        raise ConfigError(f"qkv_bias is {config['qkv_bias']!r}: make it True or False.")
+        raise ConfigError(f"qkv_bias is {quoted(config['qkv_bias'])}: make it True or False.")
     if config["emb_dim"] % config["n_heads"]:
         raise ConfigError(
             f"emb_dim ({config['emb_dim']}) is not divisible by n_heads ({config['n_heads']}): "

@@ -11,23 +11,34 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from . import hub
 from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
-from .config import GPTConfig
+from .checkpoints import WeightsError, exists
+from .config import GPTConfig, check_config
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
 from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
+from .weights import (
+    Source,
+    check_finite,
+    check_heads,
+    dummy_model,
+    load_model,
+    model_without_values,
+    read_source,
+    untrained_model,
+)
 
 _TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 _ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
+_ROWS_OF_HEAD = 1024  # whose products are summed in float32
 
 
 class NotDownloadedError(RuntimeError):
@@ -65,40 +76,60 @@ def load(
     device: str | torch.device | None = None,
     seed: int = 0,
     n_heads: int | None = None,
+    lora_scale: float | None = None,
     progress: hub.Progress | None = None,
     allow_download: bool = True,
 ) -> "Engine":
     """Load a model by its name (see `gptviz.MODELS`) or from a path, ready to run texts.
 
-    A path is a folder in Hugging Face form, a safetensors file, or a course checkpoint (.pth,
-    .pt). A hub model that is not on this machine is downloaded first; `progress(bytes so far,
-    bytes in all)` hears of it. `seed` is for `untrained`. `n_heads` is for a course checkpoint,
-    whose shapes do not tell it. `device` is CUDA where there is one, else the CPU.
+    A path is a folder in Hugging Face form, a safetensors file, or a checkpoint (.pth, .pt,
+    .bin). What a checkpoint of the course does not tell, its `n_heads` and the `lora_scale` of its
+    LoRA layers, may also stand behind the path: `model.pth?n_heads=4`; without a number of heads
+    the engine's `notes` say which was taken. A hub model that is not on this machine is downloaded
+    first; `progress(bytes so far, bytes in all)` hears of it. `seed` is for `untrained`. `device`
+    is CUDA where there is one, else the CPU.
 
     Raises `WeightsError`, `gptviz.hub.DownloadError`, or `NotDownloadedError`.
     """
     name = str(name_or_path)
     if name == "untrained":
         config = MODELS[name].config
+        check_heads(config["n_heads"], n_heads)
         return Engine(untrained_model(config, seed), config, name=name, device=device)
-    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads, mapped=name in MODELS)
-    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, device=device)
+    source = _source_of(name, progress, allow_download)
+    model, checkpoint = load_model(
+        source.path,
+        n_heads=n_heads or source.n_heads,
+        lora_scale=source.lora_scale if lora_scale is None else lora_scale,
+        mapped=name in MODELS,
+    )
+    if name in MODELS and MODELS[name].repo:
+        hub.look_through_once(source.path, partial(check_finite, checkpoint.tensors))
+    return Engine(
+        model,
+        checkpoint.config,
+        name=name,
+        notes=checkpoint.notes,
+        path=source.path,
+        n_heads_guessed=checkpoint.n_heads_guessed,
+        device=device,
+    )
 
 
-def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Path:
+def _source_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Source:
     known = MODELS.get(name)
     if known is None:
-        path = Path(name)
-        if not exists(path):
+        source = read_source(name)
+        if not exists(source.path):
             raise WeightsError(f"{name[:200]!r} is no known model and no path: known are {', '.join(MODELS)}.")
-        return path
+        return source
     if known.folder is not None:
-        return known.folder
+        return Source(known.folder)
     assert known.repo is not None, "a named model has a folder, a repository, or is 'untrained'"
     cached = hub.cached_folder(known.repo)
     if cached is None and not allow_download:
         raise NotDownloadedError(f"{known.title} is not on this machine yet: download it first.")
-    return cached or hub.download(known.repo, progress)
+    return Source(cached or hub.download(known.repo, progress))
 
 
 class Engine:
@@ -111,16 +142,33 @@ class Engine:
         *,
         name: str = "model",
         notes: tuple[str, ...] = (),
+        path: Path | None = None,
+        n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
-        """`model` is used as it is from here on, in evaluation mode: do not change it."""
+        """`model` is used as it is from here on, in evaluation mode: do not change it. `path` is where it was read."""
         self.name = name
+        self.path = path
         self.config = config
-        self.notes = notes
+        self.n_heads_guessed = n_heads_guessed
+        self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self._device).eval()
         self._lock = Lock()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know of these weights, in sentences."""
+        if not self.n_heads_guessed:
+            return self._notes
+        n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
+        guess = (
+            f"The number of heads is a guess: the checkpoint does not say it, so {n_heads} were taken, with {head_dim} "
+            "dimensions each as in the published GPT-2 models. If yours has another number, add it to the path, "
+            "model.pth?n_heads=4, or pass n_heads."
+        )
+        return (guess, *self._notes)
 
     @property
     def tied_head(self) -> bool:
@@ -156,8 +204,10 @@ class Engine:
         whose names stand in `keep` are captured for all layers in this very pass, and held.
         The parts in `off` are switched off: what each hands on is 0, or with `means` its mean over
         that trace's positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than
-        the model takes, and `ValueError` for a part that it does not have.
+        the model takes, and `ValueError` for a part that it does not have or `means` of another engine.
         """
+        if means is not None:
+            means.check_made_by(self)
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
         keep = set(keep)
@@ -171,7 +221,8 @@ class Engine:
         borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [self._array(stream)]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
         derive = partial(self._derive, changes=changes)
-        return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), derive, kept)
+        last_logits = self._array(logits[:, -1].clone())
+        return Trace(tokens, self.config, borders, last_logits, derive, kept, made_by=self, changes=changes)
 
     def generate(
         self,
@@ -188,7 +239,8 @@ class Engine:
 
         Temperature 0 takes the most probable token; else `seed` makes the draw repeatable.
         Each token is computed with a key-value cache. Past the model's context the window
-        moves on, as in the course, and every token costs a whole run. Raises as `run` does.
+        moves on, as in the course, and every token costs a whole run. Raises as `run` does, `ValueError` where
+        a setting is out of range, and on the way `WeightsError` where the model gives no numbers to choose by.
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self._check(tokens)
@@ -209,6 +261,11 @@ class Engine:
             if len(ids) > self.config["context_length"]:  # positions have moved: the cache is of no use
                 caches, unseen = self._new_caches(), ids[-self.config["context_length"] :]
             logits = self._next_logits(unseen, caches)
+            if not np.isfinite(logits.max()):
+                raise WeightsError(
+                    f"The model's numbers are broken: after {len(ids)} tokens its logits are NaN or infinite. "
+                    "Choose another model, or a checkpoint from before its training went wrong."
+                )
             probabilities = next_token_probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
             id = draw(probabilities, seed, position=len(ids))
             (raw,), (string,) = self.tokenizer.tokens([id]).bytes, self.tokenizer.tokens([id]).strings
@@ -240,24 +297,36 @@ class Engine:
         array.setflags(write=False)
         return array
 
+    def trace_of(self, tokens: Tokens, streams: Sequence[Array], *, off: Iterable[Part] = ()) -> Trace:
+        """A trace of streams that no run gave, to see what each part of the model makes of them.
+
+        `streams` are n_layers + 1 times [pos, emb_dim]: before each block, and after the last. `off` as in `run`.
+        """
+        changes = switched_off(off, self.config)
+        last_logits = self.unembed(streams[-1][-1:])[0]
+        derive = partial(self._derive, changes=changes)
+        return Trace(tokens, self.config, streams, last_logits, derive, made_by=self, changes=changes)
+
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
         return self._derive(("logits",), None, stream)["logits"]
 
-    def finish(self, variants: Mapping[Key, NDArray[Any]]) -> Array:
+    def finish(self, variants: Mapping[Key, NDArray[Any]], *, changes: Mapping[Key, Change] | None = None) -> Array:
         """The last block's stream at the last position, [variant, emb_dim], for other streams than a run's own.
 
         `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's:
         `resid_pre`, `resid_mid` or `resid_post` of a layer. What follows is run for all as one batch,
         which those of deeper places join, and they come out in that order. Each variant costs a run of
-        what follows: ask for few at a time, and leave positions out that the last one does not see.
+        what follows: ask for few at a time, and leave positions out that the last one does not see. `changes`
+        are made on the way, such as those of the trace whose run goes on.
         """
         batch: Tensor | None = None
         for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks)):
+            of_layer = _of_layer(changes, layer)
             for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
                 batch = self._joined(batch, variants.get((name, layer)))
                 if batch is not None:
-                    with self._running():
+                    with self._running(), replace(self._model, of_layer):
                         batch = torch.cat([step(some) for some in batch.split(_TOKENS_AT_ONCE // batch.shape[1] or 1)])
             batch = self._joined(batch, variants.get(("resid_post", layer)))
         assert batch is not None, "there is one variant at least"
@@ -285,7 +354,7 @@ class Engine:
             sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
         change = dropout(rate, [(seed, run) for run in runs])
         watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-        model = self._model_of_its_own()
+        model = self._model_of_same_weights(self.config)
         with torch.inference_mode(), replace(model, dict.fromkeys(sites, change)), record(model, watched) as recorded:
             stream = model.stream(self._ids(tokens.ids).expand(len(runs), -1))
             logits = model.out_head(model.final_norm(stream[:, -1]))
@@ -308,7 +377,7 @@ class Engine:
             norms[name] = parameter.grad.norm().item()
             parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-        model = self._model_of_its_own()
+        model = self._model_of_same_weights(self.config)  # the shared one stays as it is
         parameters = dict(model.requires_grad_().named_parameters())
         head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
         for name, parameter in parameters.items():
@@ -319,30 +388,46 @@ class Engine:
         measure(head, parameters[head])
         return loss, {name: norms[name] for name in parameters}
 
-    def input_gradients(self, streams: NDArray[Any], position: int, token: int) -> tuple[Array, Array]:
+    def input_gradients(
+        self, streams: NDArray[Any], position: int, token: int, *, changes: Mapping[Key, Change] | None = None
+    ) -> tuple[NDArray[np.float64], Array]:
         """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
 
         `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
-        [variant, pos, emb_dim]. Later positions have gradient 0.
+        [variant, pos, emb_dim]. Later positions have gradient 0, and are not computed. `changes` are made on the
+        way, such as a trace's own.
         """
-        model = self._model_of_its_own()
-        values, gradients = [], []
-        for some in torch.split(self._tensor(streams), max(1, _TOKENS_AT_ONCE // streams.shape[1])):
-            entering = some.detach().requires_grad_()
-            with torch.enable_grad():
+        model = self._model_of_same_weights(self.config)
+        seen = 1 + range(streams.shape[1])[position]
+        values, gradients = [], np.zeros(streams.shape, dtype=np.float32)
+        at_once = max(1, _TOKENS_AT_ONCE // seen)
+        for start in range(0, len(streams), at_once):
+            some = slice(start, start + at_once)
+            entering = self._tensor(streams[some, :seen]).requires_grad_()
+            with torch.enable_grad(), replace(model, changes or {}):
                 x = entering
                 for block in model.trf_blocks:
                     x = block(x)
-                logits = model.out_head(model.final_norm(x[:, position]))
-                value = torch.log_softmax(logits, dim=-1)[:, token]
-                (gradient,) = torch.autograd.grad(value.sum(), entering)
-            values.append(value.detach().cpu().numpy())
-            gradients.append(gradient.cpu().numpy())
-        return np.concatenate(values), np.concatenate(gradients)
+                normed = model.final_norm(x[:, -1])
+                value, gradient = _log_probability(model.out_head, normed.detach(), token)
+                (gradient,) = torch.autograd.grad(normed, entering, gradient)
+            values.append(value.cpu().numpy())
+            gradients[some, :seen] = gradient.cpu().numpy()
+        return np.concatenate(values), gradients
 
-    def _model_of_its_own(self) -> GPTModel:
+    def with_heads(self, n_heads: int) -> "Engine":
+        """An engine with the same weights, in the same memory, cut into another number of heads.
+
+        For checkpoints that do not say how many they have. Raises `ConfigError` for a number that does not divide
+        `emb_dim`.
+        """
+        config = check_config({**self.config, "n_heads": n_heads})
+        model = self._model_of_same_weights(config)
+        return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self._device)
+
+    def _model_of_same_weights(self, config: GPTConfig) -> GPTModel:
         """The model's modules once more, on the same memory: hooks and gradients in them need no lock."""
-        model = model_without_values(self.config, tied_head=self.tied_head).eval()
+        model = model_without_values(config, tied_head=self.tied_head).eval()
         model.load_state_dict(self._model.state_dict(), assign=True)
         if self.tied_head:
             model.tie_head()
@@ -369,8 +454,7 @@ class Engine:
         changes: Mapping[Key, Change] | None = None,
     ) -> Mapping[str, Array]:
         """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
-        changes = {key: change for key, change in (changes or {}).items() if key[1] == layer}
-        with self._recording([(name, layer) for name in names], changes, stop=True) as recorded:
+        with self._recording([(name, layer) for name in names], _of_layer(changes, layer), stop=True) as recorded:
             if layer is not None:
                 self._model.trf_blocks[layer](self._tensor(source)[None])
             elif names[0] in ("embed", "pos_embed"):
@@ -452,6 +536,27 @@ def _go_back(model: GPTModel, ids: Tensor) -> float:
         total += loss.item()
     normed.backward(ends.grad)
     return total
+
+
+@torch.no_grad()
+def _log_probability(head: nn.Linear, normed: Tensor, token: int) -> tuple[Tensor, Tensor]:
+    """Log-probability of `token` in nats [row] in float64, and its gradient with respect to `normed` [row, emb_dim].
+
+    The gradient is a sum over the whole vocabulary: added up in float32, it would lose three digits.
+    """
+    log_probabilities = head(normed).double().log_softmax(dim=-1)
+    outer = -log_probabilities.exp()
+    outer[:, token] += 1
+    rows = range(0, head.out_features, _ROWS_OF_HEAD)
+    parts = (outer[:, at : at + _ROWS_OF_HEAD].to(normed) @ head.weight[at : at + _ROWS_OF_HEAD] for at in rows)
+    gradient = torch.zeros_like(normed, dtype=torch.float64)
+    for part in parts:
+        gradient += part
+    return log_probabilities[:, token], gradient.to(normed)
+
+
+def _of_layer(changes: Mapping[Key, Change] | None, layer: int | None) -> dict[Key, Change]:
+    return {key: change for key, change in (changes or {}).items() if key[1] == layer}
 
 
 def _mean_activation(trace: Trace, name: str, layer: int) -> Array:

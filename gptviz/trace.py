@@ -11,7 +11,7 @@ from .analysis.ranking import strings_of, top_ids
 from .analysis.sampling import next_token_probabilities
 from .cache import ByteCache
 from .config import GPTConfig
-from .hooks import ACTIVATIONS, PER_LAYER, Key, check_name
+from .hooks import ACTIVATIONS, PER_LAYER, Change, Key, check_name
 from .tokens import Tokens
 
 Array = NDArray[np.float32]
@@ -42,10 +42,18 @@ class Trace:
         last_logits: Array,
         derive: Derive,
         kept: Mapping[Key, Array] | None = None,
+        *,
+        made_by: object = None,
+        changes: Mapping[Key, Change] | None = None,
     ) -> None:
-        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim]."""
+        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim].
+
+        `made_by` is the engine of the run, and `changes` are what was changed in it (see `gptviz.hooks.replace`).
+        """
         self.tokens = tokens
         self.config = config
+        self.changes: Mapping[Key, Change] = changes or {}
+        self._made_by = made_by
         self._stream = tuple(stream)
         self._last_logits = last_logits
         self._derive = derive
@@ -62,6 +70,11 @@ class Trace:
         """The most bytes that this trace comes to hold."""
         fixed = (*self._stream, self._last_logits, *self._kept.values())
         return sum(array.nbytes for array in fixed) + self._derived.max_bytes + _TOKEN_BYTES * len(self)
+
+    def check_made_by(self, engine: object) -> None:
+        """Raise a `ValueError` unless `engine` made this trace: other weights would give a full and wrong result."""
+        if self._made_by is not engine:
+            raise ValueError("This trace was made by another engine: give the engine that made it.")
 
     def __len__(self) -> int:
         return len(self.tokens)

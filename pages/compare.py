@@ -92,10 +92,13 @@ def choose_other_model(place: DeltaGenerator, view: View) -> None:
     )
     try:
         with st.spinner("Loading the other model…"):
-            _ = model_side(view, name).model
+            engine = model_side(view, name).engine
     except (gptviz.WeightsError, gptviz.ConfigError) as error:
         st.error(plain(str(error)), icon=":material/error:")
         state.put(settings.OTHER_MODEL, "")
+        return
+    for note in engine.notes if name not in ("", TWIN) else ():
+        st.info(plain(note), icon=":material/info:")
 
 
 def against_twin() -> None:
@@ -108,7 +111,7 @@ def model_side(view: View, other_model: str) -> View:
     """The view of the other model on the same text."""
     if other_model == TWIN:
         return replace(view, is_untrained=True)
-    return replace(view, model_name=other_model) if other_model else view
+    return replace(view, model_name=other_model, n_heads=0) if other_model else view
 
 
 def other_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> View:

@@ -11,10 +11,11 @@ import streamlit as st
 from gptviz import charts
 from gptviz.analysis.prediction import prediction_table
 from gptviz.numerics.sampling import draw, next_token_probabilities
+from gptviz.checkpoints import WeightsError
 from gptviz.tokens import END_OF_TEXT_ID
 from gptviz.ui import chips, limits, settings, state, widgets
 from gptviz.ui.fragments import fragment, rerun_fragment
-from gptviz.ui.markdown import code
+from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About, stop_if_broken
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.view import View
@@ -162,12 +163,19 @@ def show_writing(view: View, written: View, seed: int) -> None:
     n_left = min(room, SEVERAL if add_several else state.to_write(view.tokens.ids))
     if n_left:
         st.button("Stop", icon=":material/stop:", key="stop", on_click=stop_writing)
-        for token in view.model.generate(written.tokens, min(AT_ONCE, n_left), seed=seed, **sampling()):
-            n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
-            state.write(n_left, behind=view.tokens.ids)
-            add_token(token.id)
+        try:
+            for token in view.model.generate(written.tokens, min(AT_ONCE, n_left), seed=seed, **sampling()):
+                n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
+                state.write(n_left, behind=view.tokens.ids)
+                add_token(token.id)
+                with strip.container():
+                    show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
+        except WeightsError as error:
+            take_back(1)  # after this token the numbers are broken, and nothing could be shown
             with strip.container():
                 show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
+            st.error(plain(str(error)), icon=":material/error:")
+            return
         rerun_fragment()
 
 

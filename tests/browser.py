@@ -33,13 +33,15 @@ def free_port():
 
 
 @contextmanager
-def app_server(folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), **environment):
+def app_server(
+    folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), port=None, **environment
+):
     """Serve app.py while inside; gives its address. What it prints stands in `folder`/log.
 
     `start` is what Python runs, where it is not Streamlit itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     hub = f"http://127.0.0.1:{free_port()}"  # nobody is there
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}

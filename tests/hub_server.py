@@ -33,6 +33,7 @@ class Hub:
     silent: threading.Event = field(default_factory=threading.Event)  # set: it takes requests and does not answer
     commit: str = COMMIT
     requests: list = field(default_factory=list)  # (method, file, Range or None)
+    tokens: list = field(default_factory=list)  # the Authorization header of each request that had one
 
     def ranges_asked(self, file):
         return [bytes_range for method, name, bytes_range in self.requests if (method, name) == ("GET", file)]
@@ -71,6 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         repo, revision, file = match.groups() if match else ("", "", "")
         self.hub.requests.append((self.command, file, self.headers.get("Range")))
+        self.hub.tokens += self.headers.get_all("Authorization", [])
         content = self.hub.files.get(f"{repo}/{file}")
         while self.hub.silent.is_set():
             time.sleep(0.02)

@@ -37,6 +37,16 @@ def test_top_ids_of_one_row():
     assert ranks(np.array([0.5, 3.0, -1.0, 3.0]), np.array(3)) == 2
 
 
+@settings(deadline=None)
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-np.inf, 0.0, 2.0])),
+    st.integers(1, 12),
+)
+def test_minus_infinity_comes_last_and_once(logits, k):
+    assert top_ids(logits, k).tolist() == np.argsort(-logits, axis=-1, kind="stable")[:, :k].tolist()
+    assert top_ids(logits[0], k).tolist() == np.argsort(-logits[0], kind="stable")[:k].tolist()
+
+
 @pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
 def test_strings_are_those_shown_elsewhere(ids):
     assert strings_of(ids) == ("␣the", "↵")

@@ -1,5 +1,9 @@
+import copy
+
 import numpy as np
 import pytest
+import torch
+from tiny import gpt2_tensors
 
 from gptviz.analysis import saliency
 from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
@@ -38,6 +42,74 @@ def test_steps_are_doubled_until_the_sum_is_right(story, monkeypatch):
     fine = integrated_gradients(trace, story, 12, 262, tolerance=1e-9, progress=lambda *done: told.append(done))
     assert (rough.n_steps, fine.n_steps) == (32, saliency.MOST_STEPS)
     assert told[-1] == (256, 256)
+
+
+def in_float64(engine, trace, position, token):
+    """Log-probability and gradient times input, by autograd through a copy of the model in float64."""
+    model = copy.deepcopy(engine._model).double()
+    entering = torch.tensor(trace["resid_pre", 0], dtype=torch.float64)[None].requires_grad_()
+    with torch.enable_grad():
+        x = entering
+        for block in model.trf_blocks:
+            x = block(x)
+        value = model.out_head(model.final_norm(x[0, position])).log_softmax(dim=-1)[token]
+        (gradient,) = torch.autograd.grad(value, entering)
+    return value.item(), (gradient[0].numpy() * trace["embed"]).sum(axis=-1)
+
+
+@pytest.mark.parametrize("n_variants", [1, 2, 3, 8])
+@pytest.mark.parametrize(("position", "token"), [(4, 11), (0, 262), (7, 40_000)])
+def test_gradients_keep_the_digits_of_float32(story, n_variants, position, token):
+    trace = story.run("Once upon a time there was a", bos=True)
+    value, expected = in_float64(story, trace, position, token)
+    streams = np.repeat(trace["resid_pre", 0][None], n_variants, axis=0)
+    values, gradients = story.input_gradients(streams, position, token)
+    found = np.einsum("vpd,pd->vp", gradients.astype(np.float64), trace["embed"])
+    np.testing.assert_allclose(values, np.full(n_variants, value), atol=3e-5)
+    np.testing.assert_allclose(found, np.tile(expected, (n_variants, 1)), atol=3e-5)
+    np.testing.assert_allclose(gradient_times_input(trace, story, position, token), expected, atol=3e-5)
+
+
+def test_later_positions_are_not_computed(tiny):
+    trace, seen = tiny.run("a b c d e f"), set()
+    handle = tiny._model.trf_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].shape[1]))
+    try:
+        found = gradient_times_input(trace, tiny, 2, 5)
+        integrated = integrated_gradients(trace, tiny, 2, 5)
+    finally:
+        handle.remove()
+    assert seen == {3}
+    for contributions in (found, integrated.contributions):
+        assert contributions.shape == (6,)
+        assert contributions[:3].all()
+        assert not contributions[3:].any()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("position", "token"), [(4, 11), (7, 40_000), (7, 1310)])
+def test_gradients_are_as_good_as_transformers(story, position, token):
+    """No more than twice as far from float64 as transformers' own float32 on the same weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_embd=192, n_head=6, n_layer=6, n_positions=256, attn_implementation="eager", tie_word_embeddings=True
+    )
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs.load_state_dict(gpt2_tensors(story._model, prefix="transformer."), strict=False)
+    assert torch.equal(theirs.lm_head.weight, story._model.tok_emb.weight)
+    trace = story.run("Once upon a time there was a", bos=True)
+
+    def by_transformers(model, dtype):
+        embedding = model.transformer.wte(torch.tensor([trace.tokens.ids])).detach().to(dtype).requires_grad_()
+        with torch.enable_grad():
+            value = model(inputs_embeds=embedding).logits[0, position].log_softmax(dim=-1)[token]
+            (gradient,) = torch.autograd.grad(value, embedding)
+        return (gradient[0].double().numpy() * embedding[0].detach().double().numpy()).sum(axis=-1)
+
+    single = by_transformers(theirs, torch.float32)
+    double = by_transformers(theirs.double(), torch.float64)
+    ours = gradient_times_input(trace, story, position, token)
+    assert np.abs(ours - double).max() <= max(2 * np.abs(single - double).max(), 1e-6)
+    assert np.abs(ours - double).max() < 1e-4
 
 
 def test_gradient_times_input_is_the_slope_when_a_token_fades(tiny):

@@ -120,7 +120,7 @@ def test_the_map_holds_every_shares_value(story, kind):
 
 def test_the_badge_turns_red_when_the_whole_stream_does_not_bring_the_answer_back(monkeypatch):
     finish = Engine.finish
-    monkeypatch.setattr(Engine, "finish", lambda self, variants: finish(self, variants)[:, ::-1])
+    monkeypatch.setattr(Engine, "finish", lambda self, variants, **how: finish(self, variants, **how)[:, ::-1])
     (badge,) = badges(
         open_page("patching", clean="Prompts that no other test has", corrupted="Prompts that no other page has")
     )
@@ -144,11 +144,12 @@ def test_prompts_that_cannot_be_patched_are_one_sentence(query, sentence):
 
 
 def test_prompts_without_answers_ask_for_two_different_ones(story):
-    app = open_page("patching", clean="A cat", corrupted="A dog")
+    clean, corrupted = (f"Once there was a big {animal}. The big" for animal in ("cat", "dog"))
+    app = open_page("patching", clean=clean, corrupted=corrupted)
     check_page(app, "patching")
     assert len(app.warning) == 0
-    answer = int(story.run("A cat").logits_at(-1).argmax())
-    rival = next(id for id in story.run("A dog").top_k(k=2)["id"] if id != answer)
+    answer = int(story.run(clean).logits_at(-1).argmax())
+    rival = next(id for id in story.run(corrupted).top_k(k=2)["id"] if id != answer)
     strings = gpt2_tokenizer().tokens([answer, rival]).strings
     assert all(f"`{string}`" in app.metric[0].label for string in strings)
 

@@ -119,6 +119,20 @@ def test_bars_are_the_probabilities_of_being_drawn():
     assert [annotation.text for annotation in figure.layout.annotations] == ["100.0%", "cut"]
 
 
+def test_bars_of_a_trace_are_the_models_own_probabilities(tiny):
+    table = tiny.run("the cat").top_k(k=3)
+    figure = charts.next_token_bars(table)
+    assert list(figure.data[0].x) == list(figure.data[1].x) == table["probability"].tolist()
+    assert list(table.columns) == ["token", "id", "logit", "probability"]
+
+
+def test_any_number_of_positional_dimensions_can_be_drawn():
+    table = np.random.default_rng(0).normal(size=(8, 100)).astype(np.float32)
+    figure = charts.position_waves(table, range(100))
+    assert [line.name for line in figure.data] == [f"dimension {number}" for number in range(100)]
+    assert len({(line.line.color, line.line.dash) for line in figure.data[:24]}) == 24
+
+
 def test_surprisal_of_the_first_token_is_empty():
     figure = charts.surprisal_bars(STRINGS, np.array([np.nan, 1.0, 2.0, 3.0]))
     assert figure.data[0].y[0] is None

@@ -18,6 +18,7 @@ from gptviz import charts
 from gptviz.model import TransformerBlock
 from gptviz.ui import models
 
+ROOT = Path(__file__).parents[1]
 N_LAYERS = 6  # of story-gpt
 
 
@@ -91,6 +92,7 @@ def test_a_figure_of_all_heads_stays_within_its_bytes():
 
 
 def test_numpys_products_have_one_thread_in_the_app():
+    open_page("tokens", text="The cat sat")
     assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
@@ -98,7 +100,7 @@ WITHOUT_TORCH = """
 import os, sys
 sys.modules["torch"] = None  # importing it fails
 try:
-    import gptviz
+    import app
 except ImportError:
     print(os.environ["GOMP_SPINCOUNT"])
 """
@@ -108,7 +110,7 @@ def test_torch_s_threads_do_not_spin_for_long():
     """Nobody can ask the library that spins, but it reads this as torch is loaded: by then it must be there."""
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     command = [sys.executable, "-c", WITHOUT_TORCH]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
     assert found.stdout.strip() == "10000"
 
 
@@ -127,5 +129,5 @@ def test_a_model_that_nobody_uses_is_gone_without_the_garbage_collector():
 
 def test_no_search_for_garbage_follows_a_run():
     """It halts all sessions, the longer the more there are: 30 sessions had their updates 1.7 times as late."""
-    config = tomllib.loads((Path(__file__).parents[1] / ".streamlit" / "config.toml").read_text())
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
     assert config["runner"]["postScriptGC"] is False

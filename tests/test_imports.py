@@ -4,9 +4,11 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,18 +16,23 @@ LIBRARY = {
     "gptviz.analysis",
     "gptviz.cache",
     "gptviz.catalog",
+    "gptviz.checkpoints",
     "gptviz.config",
     "gptviz.engine",
     "gptviz.hooks",
     "gptviz.hub",
     "gptviz.interventions",
     "gptviz.model",
+    "gptviz.naming",
+    "gptviz.pickles",
+    "gptviz.quote",
     "gptviz.tokens",
     "gptviz.trace",
     "gptviz.verify",
     "gptviz.version",
     "gptviz.weights",
 }
+FILES_AND_MODELS = {f"gptviz.{name}" for name in ("checkpoints", "hub", "model", "naming", "pickles", "weights")}
 TABLES_AND_FIGURES = {"numpy", "pandas", "plotly"}
 APP = TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"}
 
@@ -34,15 +41,26 @@ ALLOWED = {
     "gptviz/__init__.py": LIBRARY,
     "gptviz/__main__.py": {"numpy", "pandas", "gptviz"} | LIBRARY,
     "gptviz/version.py": set(),
-    "gptviz/config.py": set(),
+    "gptviz/quote.py": set(),
+    "gptviz/config.py": {"gptviz.quote"},
     "gptviz/cache.py": set(),
     "gptviz/catalog.py": {"gptviz.config"},
-    "gptviz/tokens.py": {"regex", "tiktoken"},
-    "gptviz/hub.py": {"huggingface_hub", "tqdm"},
+    "gptviz/tokens.py": {"tiktoken"},
+    "gptviz/hub.py": {"huggingface_hub"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
     "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
-    "gptviz/weights.py": {"psutil", "torch", "safetensors", "gptviz.config", "gptviz.model"},
+    "gptviz/pickles.py": {"torch"},
+    "gptviz/checkpoints.py": {"psutil", "torch", "safetensors", "gptviz.pickles", "gptviz.quote"},
+    "gptviz/naming.py": {"torch", "gptviz.checkpoints", "gptviz.quote"},
+    "gptviz/weights.py": {
+        "torch",
+        "gptviz.checkpoints",
+        "gptviz.config",
+        "gptviz.model",
+        "gptviz.naming",
+        "gptviz.quote",
+    },
     "gptviz/trace.py": {
         "numpy",
         "pandas",
@@ -54,10 +72,10 @@ ALLOWED = {
     },
     "gptviz/engine.py": {"numpy", "torch"} | LIBRARY - {"gptviz.verify", "gptviz.cache", "gptviz.version"},
     "gptviz/verify.py": {"numpy", "pandas"} | LIBRARY,
-    "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
+    "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - FILES_AND_MODELS,
     "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
     "gptviz/ui": TABLES_AND_FIGURES
-    | {"streamlit", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
+    | {"streamlit", "starlette", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
     | LIBRARY - {"gptviz.model"},
     "pages": TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"} | LIBRARY - {"gptviz.model"},
     "app.py": {"streamlit", "gptviz", "gptviz.ui"},
@@ -145,6 +163,29 @@ def test_the_table_forbids(file, line):
 )
 def test_the_table_allows(file, line):
     assert forbidden_imports(line, file) == []
+
+
+IMPORTED_AS = {"pillow": "PIL"}  # distribution -> its module, where it has another name
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    """One's own requirements may drop theirs: what is imported here is required here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    for_all, for_app = project["dependencies"], project["optional-dependencies"]["app"]
+    assert modules_of(line for line in lines if not line.startswith("#")) == modules_of(for_all + for_app)
+    ours = {"gptviz", "pages"} | set(sys.stdlib_module_names)
+    for declared, files in (
+        (for_all, [file for file in FILES if file.startswith("gptviz/") and not file.startswith("gptviz/ui/")]),
+        (for_all + for_app, FILES),
+    ):
+        trees = [(ast.parse((ROOT / file).read_text(encoding="utf-8")), file) for file in files]
+        assert {name.split(".")[0] for tree in trees for name in imports(*tree)} - ours == modules_of(declared)
+
+
+def modules_of(requirements):
+    names = [Requirement(line).name for line in requirements]
+    return {IMPORTED_AS.get(name, name) for name in names}
 
 
 STATE = {"session_state", "query_params"}

@@ -108,7 +108,7 @@ def open_lists(tab):
 def test_a_links_words_in_notices_are_text(tab):
     text = " ".join(HOSTILE.values())
     tab.open("attention", layer=text, model=text, reading=text, token=text, view=text)
-    tab.page.get_by_test_id("stToast").first.wait_for()
+    tab.page.get_by_test_id("stAlert").filter(has_text="The link").wait_for()
     check(tab)
 
 

@@ -60,10 +60,14 @@ def test_they_are_counted_from_where_they_begin():
 # --- on every page ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["stream", "logits"])
+@pytest.fixture(params=["stream", "scores", "logits"])
 def broken_model(request, tmp_path, monkeypatch):
     """A checkpoint whose numbers break in block 1, or only in the output head."""
     model = overflowing() if request.param == "stream" else tiny_model()
+    if request.param == "scores":  # finite queries and keys: only their products are past float32
+        with torch.no_grad():
+            for linear in (model.trf_blocks[1].att.W_query, model.trf_blocks[1].att.W_key):
+                linear.weight.mul_(1e20)
     if request.param == "logits":
         with torch.no_grad():
             model.out_head.weight.mul_(1e38)
@@ -81,12 +85,32 @@ def test_every_page_says_so_and_draws_none(broken_model, page):
     app = open_page(page, model=broken_model, text="The cat sat on the mat")
     check_page(app, page)
     (error,) = app.error
-    where = "into block 2" if "stream" in broken_model else "logits of the last token"
+    where = "logits of the last token" if "logits" in broken_model else "into block 2"
     assert error.value.startswith("This model's numbers are broken: ")
     assert f"values {where} are NaN or infinite" in error.value
     assert charts(app) == []
     counts = next(frame.value for frame in app.dataframe if "broken" in frame.value)
     assert counts["broken"].iloc[-1] > 0
+
+
+def test_numbers_that_break_while_it_writes_are_a_sentence(tmp_path, monkeypatch):
+    model = tiny_model()
+    with torch.no_grad():
+        model.pos_emb.weight[9:] = 3e38
+    path = tmp_path / "later.pth"
+    torch.save({"model_state_dict": model.state_dict(), "config": dict(TINY)}, path)
+    monkeypatch.setenv(models.OWN_MODELS_VARIABLE, str(path))
+    app = open_page("next_token", model=path.name, text=" the" * 7)
+    assert not app.error
+    app.button(key="add-several").click().run()
+    check_page(app, "next_token")
+    (error,) = app.error
+    assert error.value.startswith("The model's numbers are broken: after 10 tokens its logits are NaN or infinite.")
+    app.run()
+    assert not app.error
+    app.button(key="clear").click().run()
+    assert not app.error
+    assert charts(app)
 
 
 @pytest.mark.parametrize("view", ["all", "finder"])

@@ -113,13 +113,17 @@ def recompute(trace: Trace, engine: Engine, step: Step, layer: int | None = None
     """The step's activation, or those `rows` of its first axis, recomputed in float64.
 
     `layer` is the block, for a step that blocks have. For long texts, and for logits (400 kB a
-    position), ask for the rows shown.
+    position), ask for the rows shown. Raises `ValueError` for a trace of another engine, and for a step
+    that the run had switched off.
     """
     return _recompute(trace, step, _operands(trace, engine, step, layer), rows).value
 
 
 def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Check:
-    """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's."""
+    """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's.
+
+    Raises as `recompute` does.
+    """
     n_rows = trace.config["n_heads"] if step.name in _HEAD_FIRST else len(trace)
     start, stop, _ = rows.indices(n_rows)
     at_once = 1 if step.name in _HEAD_FIRST else 32 if step.name == "logits" else _ROWS_AT_ONCE
@@ -137,7 +141,10 @@ def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, ro
 
 
 def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
-    """The arithmetic of the cell `index` of a step's activation. Raises `IndexError` outside of it."""
+    """The arithmetic of the cell `index` of a step's activation.
+
+    Raises as `recompute` does, and `IndexError` outside of the activation.
+    """
     index = tuple(int(number) for number in index)
     if min(index) < 0:
         raise IndexError(f"{index} is no cell of {step.name}: count from 0.")
@@ -189,6 +196,9 @@ def _operands(trace: Trace, engine: Engine, step: Step, layer: int | None) -> li
         raise ValueError(f"Every layer has the step {step.key!r}: say which.")
     if not step.in_block:
         layer = None
+    trace.check_made_by(engine)
+    if {(step.name, layer), (step.key, layer)} & set(trace.changes):
+        raise ValueError(f"This run had {step.name} of layer {layer} switched off: take a run with it on.")
     parameters = [
         engine.weight(name.format(layer=layer))
         for name in step.parameters
@@ -295,13 +305,20 @@ def _weighted_values(rows: slice, pattern: NDArray[Any], v: NDArray[Any]) -> Rec
     for head in range(len(pattern)):
         weights, values = _float64(pattern[head, rows]), _float64(v[:, head])
         value.append(weights @ values)
-        size.append(np.abs(weights) @ np.abs(values))
+        size.append(_size_of_weights(weights) @ np.abs(values))
     return Recomputed(np.stack(value, axis=1), np.stack(size, axis=1))
 
 
 def _weighted_values_cell(index: tuple[int, ...], pattern: NDArray[Any], v: NDArray[Any]) -> Working:
     query, head, dim = index
-    return _sum_of_products({"weights": pattern[head, query, : query + 1], "values": v[: query + 1, head, dim]})
+    working = _sum_of_products({"weights": pattern[head, query, : query + 1], "values": v[: query + 1, head, dim]})
+    weights, values = working.operands.values()
+    return working._replace(size=float(_size_of_weights(weights) @ np.abs(values)))
+
+
+def _size_of_weights(weights: Float64) -> Float64:
+    """As of the softmax step: PyTorch's fused kernel, which makes most z, has weights of its own, rounded otherwise."""
+    return weights * (2 + np.abs(np.log(np.where(weights > 0, weights, 1))))
 
 
 def _sum(rows: slice, stream: NDArray[Any], added: NDArray[Any]) -> Recomputed:

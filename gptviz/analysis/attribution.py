@@ -35,8 +35,13 @@ def attribute_logit(
     kind (embed, pos_embed, head, attention_bias, mlp, norm_shift), layer, head (missing where
     there is none), contribution (in logits). The contributions sum to the logit. A head is its z
     times its slice of the output projection; `attention_bias` is that projection's bias; an MLP
-    has its bias in it; `norm_shift` is the final norm's bias through the output head.
+    has its bias in it; `norm_shift` is the final norm's bias through the output head. Heads, neurons and
+    MLPs that the run had switched off count as what took their place. Raises `ValueError` for a trace of
+    another engine, and for one whose run had whole attentions or shortcuts off: the stream is no such sum.
     """
+    trace.check_made_by(engine)
+    if any(name in ("attn_out", "shortcut1", "shortcut2") for name, _ in trace.changes):
+        raise ValueError("This run had attentions or shortcuts switched off, so no sum of parts: run it with them on.")
     direction = _direction(engine, token, against)
     n_layers = trace.config["n_layers"]
     final = trace["resid_post", n_layers - 1][position]

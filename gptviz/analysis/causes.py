@@ -32,7 +32,8 @@ def head_effects(
 
     Below 0 the head helped the token. A head is switched off at z, before the output projection
     mixes it with the others (TransformerLens: `hook_z`): its z is 0, or its mean over the text's
-    positions. `progress(heads done, heads)` is told after each batch of them.
+    positions. What the trace's run had switched off stays so. `progress(heads done, heads)` is told after each
+    batch of them. Raises `ValueError` for a trace of another engine.
     """
     before = log_probability(trace, position, token)
     n_layers, n_heads = trace.config["n_layers"], trace.config["n_heads"]
@@ -45,7 +46,8 @@ def head_effects(
             heads = slice(max(0, start - layer * n_heads), stop - layer * n_heads)
             without = streams_without_heads(trace, engine, layer, replacement, position)
             variants["resid_mid", layer] = without[heads]
-        effects[start:stop] = _log_probabilities(engine.unembed(engine.finish(variants)), token) - before
+        logits = engine.unembed(engine.finish(variants, changes=trace.changes))
+        effects[start:stop] = _log_probabilities(logits, token) - before
         if progress:
             progress(stop, n_all)
     return effects.reshape(n_layers, n_heads)
@@ -57,11 +59,15 @@ def streams_without_heads(
     """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim].
 
     What a head adds is its z times its part of the output projection, so this is a subtraction.
-    Later tokens than `last_position` are left out: they cannot change what it sees.
+    Later tokens than `last_position` are left out: they cannot change what it sees. Raises `ValueError` for a
+    trace of another engine.
     """
+    trace.check_made_by(engine)
     seen = slice(last_position + 1)
     z = trace["z", layer]  # [pos, head, head_dim]
     taken = z[seen] if replacement == "zero" else z[seen] - z.mean(axis=0)
+    if ("attn_out", layer) in trace.changes:  # the attention was off: its heads wrote nothing that could be missed
+        taken = np.zeros_like(taken)
     return trace["resid_mid", layer][seen] - written_by_heads(engine, layer, taken)
 
 

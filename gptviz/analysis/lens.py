@@ -58,8 +58,9 @@ def lens(
     """The k most probable tokens at every point of the stream and every position.
 
     The last point's are the model's own prediction. It costs one output head a cell: for long
-    texts ask for the `positions` and `points` shown.
+    texts ask for the `positions` and `points` shown. Raises `ValueError` for a trace of another engine.
     """
+    trace.check_made_by(engine)
     points = tuple(points or stream_points(trace.config["n_layers"]))
     n_positions = len(range(len(trace))[positions])
     # Short texts: several points share one pass through the head, which is mostly spent on reading its weights.
@@ -80,8 +81,9 @@ def follow(trace: Trace, engine: Engine, position: int, ids: Sequence[int] | Non
 
     Without `ids` it follows the tokens that are on top at any point, those of the last points
     first. One row for each point and token; columns: point (its number), label, layer, token,
-    id, probability, rank (1 = the most probable).
+    id, probability, rank (1 = the most probable). Raises `ValueError` for a trace of another engine.
     """
+    trace.check_made_by(engine)
     points = stream_points(trace.config["n_layers"])
     stream = np.stack([trace[point.name, point.layer][position] for point in points])
     if ids is None:

@@ -46,6 +46,11 @@ class Question(NamedTuple):
         """The corrupted prompt's logit difference."""
         return float(self.difference(self.corrupted.logits_at(-1)))
 
+    def check_made_by(self, engine: Engine) -> None:
+        """Raise a `ValueError` unless `engine` made both traces."""
+        self.clean.check_made_by(engine)
+        self.corrupted.check_made_by(engine)
+
 
 def n_places(question: Question, kind: Kind) -> int:
     """How many places a layer has: positions, or heads."""
@@ -58,16 +63,21 @@ def patched_differences(
     """The logit difference of the corrupted run with one activation of the clean run in it: [place].
 
     A place is a position, or for `z` a head, whose z is patched at all positions. Each costs a run of the
-    layers that follow.
+    layers that follow. What the corrupted run had switched off stays so. Raises `ValueError` for traces of
+    another engine.
     """
+    question.check_made_by(engine)
     stream = question.corrupted[_SHOWS_IN[kind], layer]
     variants = stream + _shifts(question, engine, kind, layer, places)
-    return question.difference(engine.unembed(engine.finish({(_SHOWS_IN[kind], layer): variants})))
+    last = engine.finish({(_SHOWS_IN[kind], layer): variants}, changes=question.corrupted.changes)
+    return question.difference(engine.unembed(last))
 
 
 def all_patched(question: Question, engine: Engine) -> float:
     """The logit difference with the whole stream patched before the first block: the clean run's, if all is right."""
-    last = engine.finish({("resid_pre", 0): question.clean["resid_pre", 0][None]})
+    question.check_made_by(engine)
+    clean = question.clean["resid_pre", 0][None]
+    last = engine.finish({("resid_pre", 0): clean}, changes=question.corrupted.changes)
     return float(question.difference(engine.unembed(last))[0])
 
 
@@ -86,6 +96,8 @@ def _shifts(question: Question, engine: Engine, kind: Kind, layer: int, places: 
     """What each patch adds to the corrupted stream: [place, pos, emb_dim]."""
     shift = question.clean[kind, layer] - question.corrupted[kind, layer]
     if kind == "z":
+        if ("attn_out", layer) in question.corrupted.changes:  # the attention is off: its heads write nothing
+            shift = np.zeros_like(shift)
         return written_by_heads(engine, layer, shift)[places]
     positions = np.arange(len(shift))[places]
     shifts = np.zeros((len(positions), *shift.shape), dtype=np.float32)

@@ -20,7 +20,7 @@ def ranks(logits: NDArray[np.floating], ids: NDArray[np.integer]) -> NDArray[np.
 
 def top_ids(logits: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     """The k ids with the highest logits, the highest first: [..., vocab_size] -> [..., k]."""
-    if k > _FEW:
+    if k > _FEW or np.isneginf(logits).any():  # below, minus infinity stands for what was found already
         return np.argsort(-logits, axis=-1, kind="stable")[..., :k]
     left = np.array(logits)
     found = np.empty((*left.shape[:-1], min(k, left.shape[-1])), dtype=np.int64)

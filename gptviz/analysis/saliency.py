@@ -13,6 +13,7 @@ from ..engine import Engine
 from ..trace import Trace
 
 MOST_STEPS = 256
+TOKENS_TOGETHER = 256  # in one batch of steps: more are not faster, and take memory
 
 
 class Integrated(NamedTuple):
@@ -32,9 +33,12 @@ def gradient_times_input(trace: Trace, engine: Engine, position: int, token: int
     """Gradient of the log-probability of `token` after `position`, times the token embeddings: [pos], in nats.
 
     The first-order guess of what would be lost without each token (Simonyan et al. 2013; Shrikumar et
-    al. 2016). It does not add up to anything: see `integrated_gradients`.
+    al. 2016). It does not add up to anything: see `integrated_gradients`. Later positions have 0, and what
+    the trace's run had switched off stays so. Raises `ValueError` for a trace of another engine.
     """
-    _, gradients = engine.input_gradients(trace["resid_pre", 0][None], position, token)
+    trace.check_made_by(engine)
+    streams = trace["resid_pre", 0][None]
+    _, gradients = engine.input_gradients(streams, position, token, changes=trace.changes)
     return _along(gradients[0], trace["embed"])
 
 
@@ -52,12 +56,14 @@ def integrated_gradients(
     The contributions sum to the log-probability of `token` after `position` minus what it is with the
     positional embeddings alone (completeness; Sundararajan et al. 2017). The integral is Gauss and
     Legendre's; steps are doubled, up to `MOST_STEPS`, until the sum is within `tolerance` of the
-    difference. `progress(steps done, steps)` is told as it goes on.
+    difference. `progress(steps done, steps)` is told as it goes on. Later positions have 0, and what the
+    trace's run had switched off stays so. Raises `ValueError` for a trace of another engine.
     """
+    trace.check_made_by(engine)
     with_tokens, without = trace["resid_pre", 0], trace["pos_embed"]
     n_steps, ends = 32, []
     for stream in (with_tokens, without):
-        value, _ = engine.input_gradients(stream[None], position, token)
+        value, _ = engine.input_gradients(stream[None], position, token, changes=trace.changes)
         ends.append(float(value[0]))
         if progress:
             progress(0, n_steps)
@@ -84,11 +90,12 @@ def _mean_gradient(
     """[pos, emb_dim]"""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on -1 to 1; the weights sum to 2
     total = np.zeros(trace["embed"].shape)
-    together = max(1, 256 // len(trace))
+    together = max(1, TOKENS_TOGETHER // (1 + range(len(trace))[position]))
     for start in range(0, n_steps, together):
         some = slice(start, start + together)
         scale = (nodes[some, None, None] + 1) / 2
-        _, gradients = engine.input_gradients(trace["pos_embed"] + scale * trace["embed"], position, token)
+        streams = trace["pos_embed"] + scale * trace["embed"]
+        _, gradients = engine.input_gradients(streams, position, token, changes=trace.changes)
         total += np.einsum("s,spd->pd", weights[some] / 2, gradients)
         if progress:
             progress(min(start + together, n_steps), n_steps)

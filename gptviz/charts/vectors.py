@@ -108,7 +108,11 @@ def position_waves(
                 y=table[:, dimension],
                 mode="lines",
                 name=f"dimension {dimension}",
-                line={"color": colors[number % len(colors)], "width": 2, "dash": _DASHES[number // len(colors)]},
+                line={
+                    "color": colors[number % len(colors)],
+                    "width": 2,
+                    "dash": _DASHES[number // len(colors) % len(_DASHES)],
+                },
                 hovertemplate=f"position %{{x}}<br>dimension {dimension}: %{{y:.4f}}<extra></extra>",
             )
             for number, dimension in enumerate(dimensions)

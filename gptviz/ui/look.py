@@ -11,14 +11,11 @@ def page_style() -> None:
     st.html(f"<style>{asset('page.css')}</style>")
 
 
-def follow_mode() -> None:
-    """Draw the page again when the browser goes from light to dark, or back.
-
-    Charts get their colours from the server, which hears of a new mode only with the next run. So a change of mode asks
-    for one: the charts would be dark on dark until then.
-    """
-    component = st.components.v2.component("follow_mode", js=asset("follow_mode.js"))
-    component(key="follow-mode", data={"drawn": st.context.theme.type or "light"}, on_mode_change=lambda: None)
+def follow_browser() -> None:
+    """Draw the page again when the browser changes to light or dark, or comes back to the server; let Enter show a text."""
+    component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
+    drawn = st.context.theme.type or "light"
+    component(key="follow-browser", data={"drawn": drawn}, on_mode_change=lambda: None, on_back_change=lambda: None)
 
 
 def theme() -> Theme:

@@ -2,7 +2,9 @@
 
 import ctypes
 import dataclasses
+import gc
 import sys
+import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -13,17 +15,23 @@ import pandas as pd
 _ARRAY_BYTES = 112  # what NumPy keeps beside the numbers
 # What pandas keeps beside the cells: of a table, and of each of its columns.
 _TABLE_BYTES, _COLUMN_BYTES = 2_000, 2_300
+_TRIM_EVERY = 10.0  # seconds: it takes some milliseconds, and others wait for the heap meanwhile
+_trimmed = [0.0]  # when, by the clock that only goes on
 # malloc.h of glibc
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 @cache
 def tune() -> None:
-    """Keep glibc's heap small and whole, once for the process; elsewhere it does nothing.
+    """Keep the process small, once and for all.
 
-    Every run of a page is a new thread. With an arena for each of them, what one thread frees does not serve the
-    next; and an array that lies in the heap keeps what was freed below it. So arenas are few, and arrays outside.
+    Python looks for garbage when a quarter has been added to what it holds: as what the libraries made at their start
+    is left out from now on, it looks sooner, and is done sooner.
+
+    Every run of a page is a new thread. With an arena of glibc's heap for each, what one thread frees does not serve
+    the next; and an array that lies in the heap keeps what was freed below it. So arenas are few, and arrays outside.
     """
+    gc.freeze()
     libc = _glibc()
     if libc is None:
         return
@@ -33,9 +41,10 @@ def tune() -> None:
 
 
 def trim() -> None:
-    """Give back to the system what is free in glibc's heap."""
+    """Give back to the system what is free in glibc's heap, now and then: call as often as you like."""
     libc = _glibc()
-    if libc is not None:
+    if libc is not None and time.monotonic() - _trimmed[0] > _TRIM_EVERY:
+        _trimmed[0] = time.monotonic()
         libc.malloc_trim(0)
 
 

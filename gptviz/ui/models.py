@@ -16,19 +16,19 @@ import streamlit as st
 from numpy.typing import NDArray
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
-from threadpoolctl import threadpool_limits
 
 import gptviz
 from gptviz import hub
 from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
+from gptviz.checkpoints import TooLargeError, exists
 from gptviz.interventions import Part
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits
+from gptviz.ui import limits, memory
 from gptviz.ui.gate import BusyError, Gate
 from gptviz.ui.memory import n_bytes
-from gptviz.weights import TooLargeError
+from gptviz.weights import split_options
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")  # whatever `n_bytes` knows the memory of
@@ -37,10 +37,6 @@ OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
 _LOOK_EVERY = 0.3  # seconds between two looks at whether a wait is over
-
-# NumPy's products are small here. With threads of their own for every session they wait for each other: of 30 sessions
-# at once on two cores, an update took 2 s rather than 0.1.
-threadpool_limits(1, user_api="blas")
 
 
 def _entry_bytes(key: Hashable, value: object) -> int:
@@ -202,6 +198,7 @@ def turn(*, dear: bool = False) -> Iterator[None]:
     try:
         with _gate().turn(_session(), tell, dear=dear):
             yield
+        memory.trim()  # what the computation needed, and what made room for its result
     except BusyError:
         st.error(
             f"Too many people compute at this moment ({limits.read().waiting} wait already): reload the page in a "
@@ -224,16 +221,22 @@ def _session() -> Hashable:
     return context.session_id if context else threading.get_ident()
 
 
-def loaded(name: str) -> LoadedModel:
-    """Load a model by the name under which the app offers it, once for all. Raises as `gptviz.load` does."""
+def loaded(name: str, n_heads: int = 0) -> LoadedModel:
+    """Load a model by the name under which the app offers it, once for all. Raises as `gptviz.load` does.
+
+    `n_heads` is for a checkpoint that does not say how many it has; 0 is the guess. The weights stay those in memory.
+    """
     if name not in names():  # whatever came by a link: it can be no path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
-    return _once(_models(), name, lambda: _load(name))
+    model = _once(_models(), name, lambda: _load(name))
+    if not n_heads:
+        return model
+    return _once(_models(), (name, n_heads), lambda: _with_room(model.engine.with_heads(n_heads)))
 
 
 def _load(name: str) -> LoadedModel:
     path = own_models().get(name)
-    if path is not None and not path.exists():
+    if path is not None and not exists(Path(split_options(path)[0])):
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
@@ -261,16 +264,18 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
     return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
 
 
-def untrained_twin(name: str) -> LoadedModel:
-    """A model of the same shape with random weights, made once for all."""
-    model = loaded(name)
-    return _once(_models(), ("untrained", name), lambda: _with_room(model.engine.untrained_twin()), dear=True)
+def untrained_twin(name: str, n_heads: int = 0) -> LoadedModel:
+    """A model of the same shape with random weights, made once for all. The number of heads is as in `loaded`."""
+    model = loaded(name, n_heads)
+    key = ("untrained", name, n_heads)
+    return _once(_models(), key, lambda: _with_room(model.engine.untrained_twin()), dear=True)
 
 
-def own_models() -> dict[str, Path]:
-    """Models of the person who started the app: names (as in a link) -> paths."""
-    paths = [Path(part) for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
-    return {path.name: path for path in paths if path.name not in gptviz.MODELS}
+def own_models() -> dict[str, str]:
+    """Models of the person who started the app: names (as in a link) -> paths, perhaps with options behind."""
+    paths = [part for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
+    by_name = {Path(split_options(path)[0]).name: path for path in paths}
+    return {name: path for name, path in by_name.items() if name not in gptviz.MODELS}
 
 
 def names() -> list[str]:

@@ -8,11 +8,12 @@ from types import ModuleType
 import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
 
-from gptviz.analysis.finite import not_finite
+from gptviz.analysis.finite import is_finite, not_finite
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Trace
-from gptviz.ui import settings, state
-from gptviz.ui.sidebar import chosen_model
+from gptviz.ui import models, settings, state
+from gptviz.ui.markdown import plain
+from gptviz.ui.sidebar import choose_heads, chosen_model
 from gptviz.ui.view import View
 
 EXAMPLE = "The little dog ran to the river. The little dog"
@@ -83,11 +84,10 @@ def stop_if_broken(view: View, trace: Trace) -> None:
 
 
 def _tell_if_broken(view: View, trace: Trace) -> bool:
-    table = view.computed(not_finite, trace)
-    broken = table[table["broken"] > 0]
-    if broken.empty:
+    if view.computed(is_finite, trace):
         return False
-    first = broken.iloc[0]
+    table = not_finite(trace)
+    first = table[table["broken"] > 0].iloc[0]
     st.error(
         f"This model's numbers are broken: {first['broken']:,} of {first['values']:,} values {first['where']} are NaN "
         "or infinite, and so is what follows from them. Choose another model, or a checkpoint from before its training "
@@ -99,14 +99,16 @@ def _tell_if_broken(view: View, trace: Trace) -> bool:
 
 
 def _view(uses_text: bool) -> View:
-    engine = chosen_model().engine
+    model = chosen_model()
+    n_heads = choose_heads(model)
+    engine = models.loaded(model.engine.name, n_heads).engine
     for note in engine.notes:
-        st.info(note, icon=":material/info:")
+        st.info(plain(note), icon=":material/info:")
     tokens = engine.tokenize(state.get(settings.TEXT), bos=state.get(settings.BOS))
     n_tokens, longest = len(tokens), engine.config["context_length"]
     if uses_text:
         _tell_about_text(n_tokens, longest)
-    return View(engine.name, tokens[:longest])
+    return View(engine.name, tokens[:longest], n_heads)
 
 
 def _tell_about_text(n_tokens: int, longest: int) -> None:

@@ -136,6 +136,7 @@ def _position(value: int, shown: Shown) -> int:
 TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", STRING)
 MODEL = Setting("model", "story-gpt", STRING)
 BOS = Setting("bos", False, SWITCH)
+N_HEADS = Setting("n_heads", 0, WHOLE)  # of a model whose file does not say; 0: the guess
 LAYER = Setting("layer", 2, WHOLE, _last_layer)  # L2H5 is story-gpt's clearest previous-token head
 HEAD = Setting("head", 5, WHOLE, _last_head)
 TOKEN = Setting("token", -1, WHOLE, fit=_position)  # a position; -1 is the last one, also when the text grows

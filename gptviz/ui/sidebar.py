@@ -6,11 +6,11 @@ from functools import partial
 import streamlit as st
 
 import gptviz
+from gptviz.checkpoints import TooLargeError, check_memory
 from gptviz.tokens import END_OF_TEXT
 from gptviz.ui import limits, look, models, settings, state, widgets
 from gptviz.ui.markdown import plain
 from gptviz.ui.models import LoadedModel
-from gptviz.weights import TooLargeError, check_memory
 
 
 def controls() -> None:
@@ -30,14 +30,37 @@ def controls() -> None:
         widgets.selectbox(
             st.sidebar, settings.MODEL, "Model", models.names(), format_func=models.title,
             help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
-            then=begin_again,
+            then=_forget_model,
         )  # fmt: skip
         widgets.entry(
             st.toggle, settings.BOS, f"Put `{END_OF_TEXT}` in front",
             help="GPT-2 saw this token between documents. In front, it says that a text begins here.",
             then=begin_again,
         )  # fmt: skip
-        look.follow_mode()
+        look.follow_browser()
+
+
+def _forget_model() -> None:
+    """What was chosen for the last model, and what it wrote, does not belong to the next one."""
+    state.put(settings.CONTINUATION, ())
+    state.put(settings.N_HEADS, settings.N_HEADS.default)
+
+
+def choose_heads(model: LoadedModel) -> int:
+    """Pick the number of heads of a model whose file does not say; 0 is the guess."""
+    if not model.engine.n_heads_guessed:
+        state.put(settings.N_HEADS, settings.N_HEADS.default)
+        return 0
+    width, guess = model.engine.config["emb_dim"], model.engine.config["n_heads"]
+    return widgets.selectbox(
+        st.container(),
+        settings.N_HEADS,
+        "Heads",
+        [0, *(number for number in range(1, width + 1) if width % number == 0)],
+        format_func=lambda number: f"{number} heads" if number else f"{guess} heads, a guess",
+        help="The checkpoint does not say how many heads the model has, and with another number it is another model.",
+        width=300,
+    )
 
 
 def chosen_model() -> LoadedModel:

@@ -18,11 +18,11 @@ import streamlit as st
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.ui import limits
-from gptviz.ui.settings import BOS, CONTINUATION, MODEL, OFF, SETTINGS, TEXT, TOKEN, Setting, join
+from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, TEXT, TOKEN, Setting, join
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
-KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS)
+KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
 
 _SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
 _LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
@@ -42,12 +42,13 @@ def start() -> None:
 
 
 def start_again() -> None:
-    """Put back all settings but the text and the model."""
+    """Put all settings back but the text and the model, and run the whole page. For a button."""
     for setting in SETTINGS:
         if setting not in KEPT_AT_A_NEW_START:
             put(setting, setting.default)
     st.session_state[_TO_WRITE] = (), 0
     go_on()
+    st.rerun()
 
 
 def _from_url(setting: Setting[Value]) -> Value:
@@ -71,8 +72,8 @@ def get(setting: Setting[Value]) -> Value:
 
 
 def put(setting: Setting[Value], value: Value) -> None:
-    """Set it; of a text, as much as the app takes. What the setting does not take changes nothing: a browser may send
-    anything, and what it shows may be older than what it is asked about."""
+    """Set it; of a text, keep as much as the app takes. A value that the setting does not take changes nothing: a
+    browser may send anything."""
     if not setting.kind.takes(value):
         return
     if setting is TEXT:

@@ -27,12 +27,14 @@ class View:
 
     model_name: str
     tokens: Tokens
+    n_heads: int = 0  # if the model's file does not say, and another number than the guess was chosen
     is_untrained: bool = False  # the model's untrained twin: the same shape, random weights
 
     @property
     def model(self) -> LoadedModel:
         """The model, loaded again if it was dropped."""
-        return models.untrained_twin(self.model_name) if self.is_untrained else models.loaded(self.model_name)
+        load = models.untrained_twin if self.is_untrained else models.loaded
+        return load(self.model_name, self.n_heads)
 
     @property
     def engine(self) -> gptviz.Engine:

@@ -1,7 +1,7 @@
 """Widgets, each bound to a setting: it shows the setting, and what a person does with it becomes the setting's value.
 
-What is drawn here goes one way: the browser sends a value, it is checked against the setting and against what the
-widget offers, and becomes the setting; the setting is what the widget is drawn with.
+Data goes one way. What the browser sends is checked against the setting and against what the widget offers, and then
+becomes the setting; the widget is drawn with the setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,8 +119,7 @@ def _put_one_of(
 def several(
     draw: Callable[..., Any], setting: Setting[list[Value]], label: str, options: Sequence[Value], **how: Any
 ) -> list[Value]:
-    """Several of the options. `draw` is `st.multiselect`, or `st.pills` for several; what is no option is left out
-    before."""
+    """Several of the options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
     value = state.get(setting)
 
     def keep(chosen: Any) -> None:

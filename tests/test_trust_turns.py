@@ -1,0 +1,401 @@
+"""Turns: one computation a session, one pass a turn, the cheap first; and nobody waits for what waits for them."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import streamlit as st
+from test_app import charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - the fixtures
+from tiny import tiny_engine
+
+from gptviz import hub
+from gptviz.analysis import causes, dropout, saliency
+from gptviz.analysis.causes import head_effects
+from gptviz.analysis.dropout import PLACES, Dropout, spread
+from gptviz.analysis.saliency import integrated_gradients
+from gptviz.cache import ByteCache
+from gptviz.model import TransformerBlock
+from gptviz.ui import models
+from gptviz.ui.gate import BusyError, Gate
+from gptviz.ui.models import LoadedModel
+
+PATIENCE = 60  # seconds, after which a test takes it that a thread hangs
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(monkeypatch):
+    monkeypatch.setenv("GPTVIZ_MAX_COMPUTATIONS", "1")
+    monkeypatch.delenv("GPTVIZ_MAX_WAITING", raising=False)
+
+
+class Computation:
+    """A thread that asks for a turn, and holds it until it is let go."""
+
+    def __init__(self, gate, session, *, dear=False):
+        self._gate, self._session, self._dear = gate, session, dear
+        self.ahead, self.inside, self._go = [], threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        with self._gate.turn(self._session, self.ahead.append, dear=self._dear):
+            self.inside.set()
+            assert self._go.wait(PATIENCE)
+
+    def is_waiting(self):
+        until(lambda: self.ahead)
+        return not self.inside.is_set()
+
+    def is_inside(self):
+        return self.inside.wait(PATIENCE)
+
+    def end(self):
+        self._go.set()
+        self._thread.join(PATIENCE)
+
+
+def end_all(computations):
+    """In whichever order they come in."""
+    for one in computations:
+        one._go.set()
+    for one in computations:
+        one.end()
+
+
+def until(holds):
+    for _ in range(20 * PATIENCE):
+        if holds():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come to that")
+
+
+# --- the gate ---------------------------------------------------------------------------------------
+
+
+def test_the_cheap_goes_before_the_dear_that_came_first():
+    gate = Gate(1, 10)
+    first = Computation(gate, "first")
+    assert first.is_inside()
+    dear = Computation(gate, "experiment", dear=True)
+    assert dear.is_waiting()
+    cheap = Computation(gate, "view")
+    assert cheap.is_waiting()
+    first.end()
+    assert cheap.is_inside()
+    assert dear.is_waiting()
+    cheap.end()
+    assert dear.is_inside()
+    dear.end()
+
+
+def test_the_dear_leave_one_place_to_the_cheap():
+    gate = Gate(2, 10)
+    dear = [Computation(gate, number, dear=True) for number in range(2)]
+    until(lambda: any(one.inside.is_set() for one in dear))
+    until(lambda: any(one.ahead for one in dear))
+    assert sum(one.inside.is_set() for one in dear) == 1
+    cheap = Computation(gate, "view")
+    assert cheap.is_inside()
+    assert not cheap.ahead, "it has not waited"
+    end_all([cheap, *dear])
+
+
+def test_a_session_has_one_computation_at_a_time_and_others_go_by():
+    gate = Gate(3, 10)
+    first = Computation(gate, "same")
+    assert first.is_inside()
+    second = Computation(gate, "same")
+    assert second.is_waiting()
+    other = Computation(gate, "other")
+    assert other.is_inside()
+    first.end()
+    assert second.is_inside()
+    second.end()
+    other.end()
+
+
+def test_a_session_takes_one_place_of_those_that_wait():
+    """Streamlit runs a page again and again in new threads while it has not ended the old ones."""
+    gate = Gate(1, 2)
+    inside = Computation(gate, "first")
+    assert inside.is_inside()
+    eager = [Computation(gate, "eager") for _ in range(5)]
+    assert all(one.is_waiting() for one in eager)
+    other = Computation(gate, "other")
+    assert other.is_waiting()
+    with pytest.raises(BusyError), gate.turn("too many", lambda _: None):
+        pass
+    inside.end()
+    until(lambda: any(one.inside.is_set() for one in eager))
+    assert eager[-1].inside.is_set(), "the newest one, as the others are out of date"
+    end_all([*eager, other])
+    assert gate._line == []
+
+
+def test_those_who_wait_with_an_experiment_take_no_place_from_a_first_view():
+    gate = Gate(1, 1)
+    inside = Computation(gate, "first", dear=True)
+    assert inside.is_inside()
+    experiment = Computation(gate, "experiment", dear=True)
+    assert experiment.is_waiting()
+    view = Computation(gate, "view")
+    assert view.is_waiting()
+    end_all([inside, view, experiment])
+
+
+def test_outside_of_a_turn_others_have_theirs():
+    gate = Gate(1, 10)
+    with gate.turn("experiment", lambda _: None, dear=True):
+        waiting = Computation(gate, "view")
+        assert waiting.is_waiting()
+        with gate.outside():
+            assert waiting.is_inside()
+            waiting.end()
+        blocked = Computation(gate, "another")
+        assert blocked.is_waiting(), "after the block it is inside again"
+    assert blocked.is_inside()
+    blocked.end()
+
+
+def test_what_goes_wrong_outside_ends_the_turn():
+    gate = Gate(1, 10)
+    with pytest.raises(ZeroDivisionError), gate.turn("experiment", lambda _: None), gate.outside():
+        1 / 0  # noqa: B018
+    assert gate._line == []
+
+
+def test_outside_without_a_turn_is_nothing():
+    with Gate(1, 1).outside():
+        pass
+
+
+def test_a_person_is_told_when_the_wait_is_over():
+    gate = Gate(1, 10)
+    first, second = Computation(gate, "first"), None
+    assert first.is_inside()
+    second = Computation(gate, "second")
+    assert second.is_waiting()
+    first.end()
+    assert second.is_inside()
+    assert second.ahead[0] == 1
+    assert second.ahead[-1] == 0
+    second.end()
+
+
+# --- a turn is one pass -----------------------------------------------------------------------------
+
+
+def test_between_two_passes_of_an_experiment_others_have_their_turn():
+    model, tokens = LoadedModel(tiny_engine()), tiny_engine().tokenize("one two three")
+    begun, seen = threading.Event(), []
+
+    def view():
+        assert begun.wait(PATIENCE)
+        model.trace(tokens)
+        seen.append("view")
+
+    def make(tell):
+        begun.set()
+        until(lambda: len(models._gate()._line) == 2)
+        tell(1, 2)
+        seen.append("second pass")
+        return np.zeros(1)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(view), pool.submit(model.experiment, tokens, "experiment", make, "Working:")]
+        for one in done:
+            one.result(PATIENCE)
+    assert seen == ["view", "second pass"]
+
+
+EXPERIMENTS = {
+    "integrated gradients": lambda trace, engine, tell: integrated_gradients(
+        trace, engine, 19, 7, tolerance=0, progress=tell
+    ),
+    "dropout": lambda trace, engine, tell: spread(
+        trace.tokens, engine, Dropout(0.1, PLACES, 0), 5, layer=0, head=0, ids=[1], progress=tell
+    ),
+    "heads": lambda trace, engine, tell: head_effects(trace, engine, 19, 7, progress=tell),
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+def test_an_experiment_on_a_long_text_tells_after_every_pass(experiment, monkeypatch):
+    """A pass: the text's tokens once through all layers. Several short texts share one."""
+    for module in (causes, dropout, saliency):
+        monkeypatch.setattr(module, "TOKENS_TOGETHER", 20)
+    monkeypatch.setattr(saliency, "MOST_STEPS", 64)
+    engine = tiny_engine()
+    trace = engine.run(engine.tokenizer.tokens(range(20)))
+    for layer in range(3):
+        assert trace["z", layer].size
+    passed, second_half = [0], TransformerBlock.add_feed_forward
+
+    def count(block, x):
+        passed[-1] += x.shape[0] * x.shape[1]
+        return second_half(block, x)
+
+    monkeypatch.setattr(TransformerBlock, "add_feed_forward", count)
+    experiment(trace, engine, lambda *_: passed.append(0))
+    assert len(passed) > 5
+    assert max(passed) == 3 * 20
+
+
+def test_gradients_and_dropout_leave_the_model_to_others():
+    """They take their time: who runs a first view with the same model does not wait for them."""
+    engine = tiny_engine()
+    tokens = engine.tokenize("one two three")
+    stream = engine.run(tokens)["resid_pre", 0][None]
+    experiments = (
+        lambda: engine.gradient_norms(tokens),
+        lambda: engine.input_gradients(stream, 1, 7),
+        lambda: engine.dropout_runs(tokens, 0.1, range(2), seed=0, layer=0, head=0, places=PLACES),
+    )
+    with ThreadPoolExecutor(len(experiments)) as pool, engine._lock:
+        for done in [pool.submit(experiment) for experiment in experiments]:
+            assert done.result(PATIENCE)
+
+
+def test_dropout_runs_keep_one_head_in_memory_and_not_all():
+    engine = tiny_engine()
+    found = engine.dropout_runs(engine.tokenize("one two three"), 0.1, range(2), seed=0, layer=0, head=1, places=PLACES)
+    for array in (found.pattern, found.dropped):
+        assert array.base.untyped_storage().nbytes() == array.nbytes
+
+
+# --- no deadlock, no poison -------------------------------------------------------------------------
+
+
+def test_two_threads_that_need_each_other_s_values_both_get_them(monkeypatch):
+    """What stood in the cache a moment ago may be evicted now, so a look at it is worth nothing afterwards."""
+    engine = tiny_engine()
+    model, tokens, others = LoadedModel(engine), engine.tokenize("one two"), engine.tokenize("three four")
+    looks, second_came = [], threading.Event()
+
+    def outdated_look(_cache, key):
+        looks.append(key)
+        return len(looks) == 1
+
+    monkeypatch.setattr(ByteCache, "__contains__", outdated_look, raising=False)
+
+    def make():
+        assert second_came.wait(PATIENCE)
+        time.sleep(0.5)  # the second one waits for this value by now
+        return model.trace(others).logits_at(-1)
+
+    def ask_too():
+        second_came.set()
+        return model.result(tokens, "value", make)
+
+    with_daemons = [_start(lambda: model.result(tokens, "value", make))]
+    until(lambda: looks or models._gate()._line)
+    with_daemons.append(_start(ask_too))
+    first, second = (one.result(PATIENCE) for one in with_daemons)
+    assert first is second
+    assert models._gate()._line == []
+
+
+def _start(work):
+    """As a pool would, but a thread that hangs does not keep the tests from ending."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def test_who_waits_for_another_s_value_gives_its_turn_away():
+    engine = tiny_engine()
+    model, tokens, others = LoadedModel(engine), engine.tokenize("one two"), engine.tokenize("three four")
+    paused = threading.Event()
+
+    def slow(tell):
+        until(lambda: paused.set() or len(models._gate()._line) == 2)
+        tell(1, 2)  # now the second one is inside, and asks for this very value
+        return np.ones(1)
+
+    def needs_it():
+        assert paused.wait(PATIENCE)
+        return model.result(others, "needs it", lambda: 1 + model.experiment(tokens, "slow", slow, "Working:"))
+
+    first = _start(lambda: model.experiment(tokens, "slow", slow, "Working:"))
+    second = _start(needs_it)
+    assert first.result(PATIENCE) == 1
+    assert second.result(PATIENCE) == 2
+
+
+def test_a_portion_that_is_evicted_between_two_looks_is_no_empty_one(monkeypatch):
+    """It was stored empty for everybody, and the map broke."""
+    get = ByteCache.get
+
+    def evicted_before(cache, key, *how):
+        if isinstance(key, tuple) and isinstance(key[1], tuple) and key[1][0] == "patched":
+            with suppress(KeyError):
+                del cache._held[key]
+        return get(cache, key, *how)
+
+    monkeypatch.setattr(ByteCache, "get", evicted_before)
+    for _ in range(2):
+        app = open_page("patching")
+        check_page(app, "patching")
+        assert charts(app)
+    results = models.loaded("story-gpt")._results
+    assert all(np.size(value) for value, _ in results._held.values())
+
+
+def test_a_value_that_is_not_there_is_none():
+    cache = ByteCache(10, lambda _, value: len(value))
+    assert cache.peek("a") is None
+    cache.get("a", lambda: b"12345")
+    assert cache.peek("a") == b"12345"
+    cache.get("b", lambda: b"12345")
+    assert cache.peek("a"), "a look is a use"
+    cache.get("c", lambda: b"12345")
+    assert (cache.peek("a"), cache.peek("b")) == (b"12345", None)
+
+
+# --- what no visitor can empty ----------------------------------------------------------------------
+
+
+def test_the_gate_the_downloads_and_the_models_outlive_streamlit_s_caches(monkeypatch):
+    """Any visitor can have these emptied: then another gate would let more compute at once."""
+    release = threading.Event()
+    monkeypatch.setattr(hub, "download", lambda *_: release.wait(PATIENCE))
+    monkeypatch.setattr(hub, "cached_folder", lambda _: None)
+    before = models._gate(), models.loaded("story-gpt"), models.download("distilgpt2")
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    try:
+        after = models._gate(), models.loaded("story-gpt"), models.download("distilgpt2")
+        assert all(one is other for one, other in zip(before, after, strict=True))
+    finally:
+        release.set()
+
+
+def test_two_sessions_that_press_download_at_once_start_one(monkeypatch):
+    both = threading.Barrier(2)
+    release, begun = threading.Event(), []
+
+    class Slow(models.Download):
+        def __init__(self, *how):
+            with suppress(threading.BrokenBarrierError):  # where both may come so far, they do
+                both.wait(1)
+            super().__init__(*how)
+
+    monkeypatch.setattr(models, "Download", Slow)
+    monkeypatch.setattr(hub, "download", lambda repo, _: begun.append(repo) or release.wait(PATIENCE))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(models.download, ["distilgpt2", "distilgpt2"])
+    release.set()
+    assert one is other
+    assert one.future.result(PATIENCE)
+    assert len(begun) == 1
