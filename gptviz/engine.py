@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from . import hub
-from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
 from .config import GPTConfig
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
 from .interventions import Part, dropout, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
+from .numerics.sampling import draw, next_token_probabilities
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
 from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .analysis.ranking import strings_of, top_ids
-from .analysis.sampling import next_token_probabilities
 from .cache import ByteCache
 from .config import GPTConfig
 from .hooks import ACTIVATIONS, PER_LAYER, Key, check_name
-from .tokens import Tokens
+from .numerics.ranking import top_ids
+from .numerics.sampling import next_token_probabilities
+from .tokens import Tokens, strings_of
 
 Array = NDArray[np.float32]
 # (names, layer, what goes in) -> arrays: runs the one part of the model in which `names` lie. What

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .analysis.sampling import log_softmax
 from .engine import Engine
+from .numerics.sampling import log_softmax
 from .trace import Trace
 
 TEXT = "When Mary and John went to the store, John gave a drink to Mary."

@@ -6,10 +6,11 @@ import numpy as np
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
-from gptviz.analysis.lens import lens
+from gptviz.analysis.logit_lens import logit_lens
+from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.interventions import Part
+from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Trace
 from gptviz.ui import look, shared, state, widgets
 
@@ -167,10 +168,10 @@ def show_lenses(before: Trace, after: Trace, chosen: int, name: tuple[object, ..
             with st.spinner("Reading the stream at every depth…"):
                 grid = view.model.result(
                     view.tokens, ("lens", start, WINDOW, *extra),
-                    partial(lens, trace, view.engine, positions=window),
+                    partial(logit_lens, trace, view.engine, positions=window),
                 )  # fmt: skip
             look.chart(
-                charts.lens_map(grid, strings[window], theme=look.theme()),
+                charts.lens_map(grid.probabilities, grid.strings, grid.labels, strings[window], theme=look.theme()),
                 key=f"lens-{title.lower()}", alt=f"The most probable token at every depth, {title.lower()}.",
             )  # fmt: skip
     if len(strings) > WINDOW:

@@ -5,18 +5,12 @@ import pandas as pd
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.attention import strongest
-from gptviz.analysis.attribution import frozen_scale, pushed_tokens
-from gptviz.analysis.causes import Replacement, head_effects
-from gptviz.analysis.heads import (
-    all_head_scores,
-    ov_effect,
-    repeated_random_ids,
-    rollout,
-    value_weighted,
-    without_first,
-)
-from gptviz.analysis.tiles import all_tiles, largest_of_squares, pool_factor
+from gptviz.analysis.heads import all_head_scores, all_tiles, ov_effect
+from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
+from gptviz.experiments.head_ablation import Replacement, head_effects
+from gptviz.numerics.head_kinds import repeated_random_ids
+from gptviz.numerics.readings import rollout, strongest, value_weighted, without_first
+from gptviz.numerics.tiles import largest_of_squares, pool_factor
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Array
 from gptviz.ui import look, shared, state, widgets

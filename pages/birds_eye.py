@@ -6,9 +6,9 @@ import streamlit as st
 
 import gptviz
 from gptviz import charts
-from gptviz.analysis.anatomy import Part, anatomy, parameter_tree, size_table
-from gptviz.analysis.sampling import softmax
+from gptviz.analysis.anatomy import Component, anatomy, parameter_tree, size_table
 from gptviz.config import parameter_count
+from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens
 from gptviz.ui import look, shared, state
 from gptviz.ui.drawing import Box, drawing
@@ -32,12 +32,12 @@ view = shared.begin(
 )
 
 
-def boxes(parts: list[Part]) -> list[Box]:
+def boxes(parts: list[Component]) -> list[Box]:
     """The drawing's boxes for these parts, each with what flows out of it."""
     return [box(part) for part in parts]
 
 
-def box(part: Part) -> Box:
+def box(part: Component) -> Box:
     """One part as a box."""
     size = "" if part.norm is None else f"   length {part.norm:,.1f}"
     size += " at the last token" if part.name == "out_head" and size else ""
@@ -60,7 +60,7 @@ def box(part: Part) -> Box:
     return made
 
 
-def is_repeated(part: Part) -> bool:
+def is_repeated(part: Component) -> bool:
     """Whether another block has the same explanation: of the folded ones, the last one's is enough."""
     last = f"trf_blocks.{view.engine.config['n_layers'] - 1}"
     return part.title.startswith("Transformer block") and not part.inside and part.name != last

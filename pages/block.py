@@ -6,9 +6,10 @@ import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.arithmetic import STEPS, Explanation, Step, check, explain
-from gptviz.analysis.attribution import frozen_scale, pushed_tokens
+from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
 from gptviz.analysis.neurons import neuron_effect, strongest_neurons
-from gptviz.analysis.ranking import strings_of, top_ids
+from gptviz.numerics.ranking import top_ids
+from gptviz.tokens import strings_of
 from gptviz.trace import Array
 from gptviz.ui import look, models, shared, state, widgets
 

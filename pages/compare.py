@@ -5,8 +5,9 @@ import streamlit as st
 
 import gptviz
 from gptviz import charts
-from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
+from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
+from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Trace
 from gptviz.ui import look, models, shared, state, widgets
 from gptviz.ui.models import LoadedModel

@@ -4,9 +4,10 @@ import numpy as np
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.dropout import PLACES, Dropout, Spread, drop, spread
-from gptviz.analysis.ranking import strings_of, top_ids
-from gptviz.analysis.sampling import softmax
+from gptviz.experiments.dropout import PLACES, Dropout, Spread, drop, spread
+from gptviz.numerics.ranking import top_ids
+from gptviz.numerics.sampling import softmax
+from gptviz.tokens import strings_of
 from gptviz.trace import Trace
 from gptviz.ui import look, shared, state, widgets
 

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.embeddings import cosine_similarity, nearest_tokens, norms, principal_components
+from gptviz.analysis.embeddings import nearest_tokens
+from gptviz.numerics.vectors import cosine_similarity, norms, principal_components
 from gptviz.ui import look, shared, state, widgets
 
 KINDS = {"embed": "Token", "pos_embed": "Positional", "resid_pre": "Summed"}

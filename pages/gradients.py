@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 import gptviz
 from gptviz import charts
-from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
-from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
 from gptviz.analysis.stream import similarity_of_tokens
+from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_table
+from gptviz.experiments.token_attribution import gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
 from gptviz.ui import look, models, shared, state, widgets
 from gptviz.ui.models import LoadedModel

@@ -8,7 +8,7 @@ import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.prediction import prediction_table
-from gptviz.analysis.sampling import draw, next_token_probabilities
+from gptviz.numerics.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID, Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, look, shared, state, widgets

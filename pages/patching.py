@@ -8,8 +8,8 @@ import numpy as np
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.patching import Kind, Question, all_patched, n_places, patched_differences, recovered
-from gptviz.analysis.ranking import top_ids
+from gptviz.experiments.patching import Kind, Question, all_patched, n_places, patched_differences, recovered
+from gptviz.numerics.ranking import top_ids
 from gptviz.tokens import Tokens
 from gptviz.ui import look, shared, state, widgets
 

@@ -5,8 +5,8 @@ import pandas as pd
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.attribution import attribute_logit
-from gptviz.analysis.lens import follow, lens, stream_points
+from gptviz.analysis.logit_attribution import attribute_logit
+from gptviz.analysis.logit_lens import follow, logit_lens, stream_points
 from gptviz.analysis.stream import added_to_stream
 from gptviz.ui import look, shared, state, widgets
 
@@ -65,9 +65,9 @@ def show_lens() -> None:
     first = max(0, min(chosen - WINDOW // 2, len(strings) - WINDOW))
     window = slice(first, first + WINDOW)
     with st.spinner("Reading the stream at every depth…"):
-        grid = view.model.result(view.tokens, ("lens", first), lambda: lens(trace, view.engine, positions=window))
+        grid = view.model.result(view.tokens, ("lens", first), lambda: logit_lens(trace, view.engine, positions=window))
     look.chart(
-        charts.lens_map(grid, strings[window], theme=look.theme()),
+        charts.lens_map(grid.probabilities, grid.strings, grid.labels, strings[window], theme=look.theme()),
         key="lens",
         alt="The most probable next token at every depth and position, coloured by its probability.",
     )

@@ -7,9 +7,9 @@ import pytest
 from test_app import charts, check_page, go_to, open_page, this_machine, warm_server  # noqa: F401 - fixtures
 from test_app_inside import badges, columns_of
 
-from gptviz.analysis.patching import Question, patched_differences, recovered
 from gptviz.analysis.prediction import prediction_table
 from gptviz.engine import Engine
+from gptviz.experiments.patching import Question, patched_differences, recovered
 from gptviz.interventions import Part
 from gptviz.tokens import gpt2_tokenizer
 

@@ -10,8 +10,8 @@ from tiny import tiny_engine, tiny_model
 
 import gptviz
 from gptviz import ContextLengthError, EmptyTextError, Engine, WeightsError
-from gptviz.analysis.sampling import next_token_probabilities
 from gptviz.catalog import STORY_GPT
+from gptviz.numerics.sampling import next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID
 
 TEXT = "Once upon a time there was a"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import gptviz
+
 ROOT = Path(__file__).parents[1]
 
 LIBRARY = {
@@ -20,6 +22,8 @@ LIBRARY = {
     "gptviz.hub",
     "gptviz.interventions",
     "gptviz.model",
+    "gptviz.numerics",
+    "gptviz.experiments",
     "gptviz.tokens",
     "gptviz.trace",
     "gptviz.verify",
@@ -37,7 +41,8 @@ ALLOWED = {
     "gptviz/config.py": set(),
     "gptviz/cache.py": set(),
     "gptviz/catalog.py": {"gptviz.config"},
-    "gptviz/tokens.py": {"regex", "tiktoken"},
+    "gptviz/tokens.py": {"numpy", "regex", "tiktoken"},
+    "gptviz/numerics": {"numpy", "pandas", "gptviz.numerics"},
     "gptviz/hub.py": {"huggingface_hub", "tqdm"},
     "gptviz/model": {"torch", "gptviz.model"},
     "gptviz/hooks.py": {"torch"},
@@ -46,7 +51,7 @@ ALLOWED = {
     "gptviz/trace.py": {
         "numpy",
         "pandas",
-        "gptviz.analysis",
+        "gptviz.numerics",
         "gptviz.cache",
         "gptviz.config",
         "gptviz.hooks",
@@ -55,7 +60,8 @@ ALLOWED = {
     "gptviz/engine.py": {"numpy", "torch"} | LIBRARY - {"gptviz.verify", "gptviz.cache", "gptviz.version"},
     "gptviz/verify.py": {"numpy", "pandas"} | LIBRARY,
     "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
-    "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
+    "gptviz/experiments": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
+    "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.numerics"},
     "gptviz/ui": TABLES_AND_FIGURES
     | {"streamlit", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
     | LIBRARY - {"gptviz.model"},
@@ -116,8 +122,8 @@ def test_a_file_imports_only_what_its_place_allows(file):
         ("gptviz/hooks.py", "from gptviz import model"),
         ("gptviz/trace.py", "import streamlit as st"),
         ("gptviz/trace.py", "import torch"),
-        ("gptviz/analysis/lens.py", "def lens():\n    import torch.nn"),
-        ("gptviz/analysis/lens.py", "from ..charts import theme"),
+        ("gptviz/analysis/logit_lens.py", "def lens():\n    import torch.nn"),
+        ("gptviz/analysis/logit_lens.py", "from ..charts import theme"),
         ("gptviz/charts/theme.py", "from torch import Tensor"),
         ("gptviz/charts/theme.py", "import streamlit"),
         ("gptviz/charts/theme.py", "from gptviz import engine"),
@@ -188,6 +194,42 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_charts_and_numerics_work_where_torch_and_tiktoken_are_not_installed():
+    found = run_python(
+        BLOCK.format(("torch", "tiktoken", "streamlit"))
+        + """
+import pkgutil
+from importlib import import_module
+import gptviz.charts, gptviz.numerics
+for package in (gptviz.charts, gptviz.numerics):
+    for module in pkgutil.iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+print(type(gptviz.charts.head_grid(gptviz.numerics.sampling.softmax([[1.0, 2.0]]), what="weight")).__name__)
+"""
+    )
+    assert (found.stdout.strip(), found.stderr) == ("Figure", "")
+
+
+def test_every_public_name_is_there_and_others_are_not():
+    for name in gptviz.__all__:
+        assert getattr(gptviz, name) is not None
+    assert set(gptviz.__all__) <= set(dir(gptviz))
+    with pytest.raises(AttributeError, match="no attribute 'Model'"):
+        gptviz.Model  # noqa: B018
+
+
 @pytest.mark.slow
 def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
     found = run_python(
@@ -200,15 +242,8 @@ def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
 @pytest.mark.slow
 def test_the_library_works_where_streamlit_is_not_installed():
     found = run_python(
-        """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("streamlit", "transformers"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
+        BLOCK.format(("streamlit", "transformers"))
+        + """
 import gptviz
 import gptviz.charts
 engine = gptviz.load("story-gpt", device="cpu")

@@ -6,7 +6,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from test_analysis_causes import logits_with_z
+from test_experiments_head_ablation import logits_with_z
 from tiny import tiny_engine, tiny_model
 
 from gptviz import engine as engine_module

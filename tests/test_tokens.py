@@ -2,6 +2,7 @@ import re
 import unicodedata
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from gptviz.tokens import (
     TokenizerDataError,
     display,
     gpt2_tokenizer,
+    strings_of,
 )
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, lone surrogates too
@@ -253,3 +255,8 @@ def test_transformers_gives_the_same_ids_for_the_cards_sentences(transformers_to
     for sentence in re.split(r"(?<=[.|]) ", card):
         expected = transformers_tokenizer(sentence, add_special_tokens=False)["input_ids"]
         assert list(encode(sentence, special=True).ids) == expected
+
+
+@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
+def test_strings_are_those_shown_elsewhere(ids):
+    assert strings_of(ids) == ("␣the", "↵")

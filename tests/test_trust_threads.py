@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny import tiny_engine
 
 import gptviz
-from gptviz.analysis.lens import lens
-from gptviz.analysis.patching import Question, patched_differences
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.cache import ByteCache
+from gptviz.experiments.patching import Question, patched_differences
 from gptviz.hooks import ACTIVATIONS, PER_LAYER
 from gptviz.interventions import Part
 from gptviz.tokens import gpt2_tokenizer
@@ -33,7 +33,7 @@ def look(model, tokens):
 def read(model, tokens):
     trace = model.trace(tokens)
     table = model.result(tokens, "prediction", lambda: prediction_table(trace))
-    grid = model.result(tokens, "lens", lambda: lens(trace, model.engine, positions=slice(0, 4)))
+    grid = model.result(tokens, "lens", lambda: logit_lens(trace, model.engine, positions=slice(0, 4)))
     return [table["surprisal_nats"].to_numpy(), grid.ids, grid.probabilities]
 
 

@@ -71,7 +71,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Check:
+class StepCheck:
     """All cells of a step against the model's own."""
 
     step: Step
@@ -118,7 +118,7 @@ def recompute(trace: Trace, engine: Engine, step: Step, layer: int | None = None
     return _recompute(trace, step, _operands(trace, engine, step, layer), rows).value
 
 
-def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Check:
+def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> StepCheck:
     """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's."""
     n_rows = trace.config["n_heads"] if step.name in _HEAD_FIRST else len(trace)
     start, stop, _ = rows.indices(n_rows)
@@ -133,7 +133,7 @@ def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, ro
         checks.append(_compare(step, _recompute(trace, step, operands, part), actual, first))
     worst = max(checks, key=lambda part: np.inf if np.isnan(part.share) else part.share)
     differences = [part.largest_difference for part in checks]
-    return Check(step, sum(part.n_cells for part in checks), float(np.max(differences)), worst.at, worst.share)
+    return StepCheck(step, sum(part.n_cells for part in checks), float(np.max(differences)), worst.at, worst.share)
 
 
 def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
@@ -152,12 +152,12 @@ def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], la
     return Explanation(step, index, operands, intermediates, value, model_value, _tolerance(size))
 
 
-def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> Check:
+def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> StepCheck:
     """Rows of a step from the number `first` on against the model's own."""
     difference = np.abs(recomputed.value - actual)
     share = difference / _tolerance(recomputed.size)
     row, *others = (int(number) for number in np.unravel_index(share.argmax(), share.shape))  # a NaN is the largest
-    return Check(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
+    return StepCheck(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
 
 
 def _heads(trace: Trace) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..engine import Engine
-from .attribution import direct_effect
+from .logit_attribution import direct_effect
 
 
 def strongest_neurons(post: NDArray[np.floating], position: int, k: int = 10) -> pd.DataFrame:

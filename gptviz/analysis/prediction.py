@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..numerics.ranking import ranks
+from ..tokens import strings_of
 from ..trace import Trace
-from .ranking import ranks, strings_of
 
 _CHUNK = 32  # positions whose logits are held at once: 200 kB each
 

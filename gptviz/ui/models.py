@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 import gptviz
 from gptviz import hub
-from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
 from gptviz.interventions import Part
+from gptviz.numerics.vectors import norms
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptviz.analysis.patching import Question, all_patched, n_places, patched_differences, recovered
+from gptviz.experiments.patching import Question, all_patched, n_places, patched_differences, recovered
 from gptviz.hooks import ACTIVATIONS, replace
 
 CLEAN, CORRUPTED = " the cat saw a dog and a", " the dog saw a cat and a"

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptviz.analysis import causes
-from gptviz.analysis.causes import head_effects, log_probability
-from gptviz.analysis.heads import all_head_scores, repeated_random_ids
-from gptviz.analysis.sampling import log_softmax
+from gptviz.analysis.heads import all_head_scores
+from gptviz.experiments import head_ablation
+from gptviz.experiments.head_ablation import head_effects, log_probability
+from gptviz.numerics.head_kinds import repeated_random_ids
+from gptviz.numerics.sampling import log_softmax
 
 
 def logits_with_z(engine, tokens, layer, head, replace):
@@ -33,7 +34,7 @@ def logits_with_z(engine, tokens, layer, head, replace):
 @pytest.mark.parametrize("position", [3, 7])
 @pytest.mark.parametrize("together", [1, 70, 10_000])  # one layer at once, two, all
 def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replacement, replace, position, together):
-    monkeypatch.setattr(causes, "TOKENS_TOGETHER", together)
+    monkeypatch.setattr(head_ablation, "TOKENS_TOGETHER", together)
     tokens = tiny.tokenizer.tokens([5, 17, 300, 5, 17, 9, 300, 12])
     trace = tiny.run(tokens)
     effects = head_effects(trace, tiny, position, token=42, replacement=replacement)
@@ -54,7 +55,7 @@ def test_the_model_stays_as_it_was(tiny):
 
 def test_progress_counts_the_layers(tiny, monkeypatch):
     told = []
-    monkeypatch.setattr(causes, "TOKENS_TOGETHER", 2 * 4 * 2)  # two layers of four heads at two tokens
+    monkeypatch.setattr(head_ablation, "TOKENS_TOGETHER", 2 * 4 * 2)  # two layers of four heads at two tokens
     head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 3), (3, 3)]
 
@@ -68,7 +69,7 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     assert (layer, head) == (5, 2)
     changes = []
     for position in range(45, 79, 3):
-        without = causes.streams_without_heads(trace, story, layer, "zero", position)[[head]]
+        without = head_ablation.streams_without_heads(trace, story, layer, "zero", position)[[head]]
         streams = story.finish({("resid_mid", layer): without})
         token = ids[position + 1]
         changes.append(log_softmax(story.unembed(streams))[0, token] - log_probability(trace, position, token))

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..engine import Engine
+from ..numerics.ranking import ranks, top_ids
+from ..tokens import strings_of
 from ..trace import Trace
-from .ranking import ranks, strings_of, top_ids
 
 ROWS_AT_ONCE = 128  # of [row, vocab_size], 200 kB each; a third faster a row than 32
 
@@ -28,12 +29,22 @@ class StreamPoint(NamedTuple):
     label: str
 
 
-class Lens(NamedTuple):
+class LogitLens(NamedTuple):
     """What the stream says at every depth and position: the most probable tokens, the first on top."""
 
     points: tuple[StreamPoint, ...]
     ids: NDArray[np.int64]  # [point, pos, k]
     probabilities: NDArray[np.float64]  # [point, pos, k], over the whole vocabulary
+
+    @property
+    def labels(self) -> list[str]:
+        """What to call each point."""
+        return [point.label for point in self.points]
+
+    @property
+    def strings(self) -> NDArray[np.str_]:
+        """The tokens as strings: [point, pos, k]."""
+        return np.array(strings_of(self.ids.ravel())).reshape(self.ids.shape)
 
 
 def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
@@ -47,14 +58,14 @@ def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
     return tuple(points)
 
 
-def lens(
+def logit_lens(
     trace: Trace,
     engine: Engine,
     *,
     k: int = 5,
     positions: slice = slice(None),
     points: Sequence[StreamPoint] | None = None,
-) -> Lens:
+) -> LogitLens:
     """The k most probable tokens at every point of the stream and every position.
 
     The last point's are the model's own prediction. It costs one output head a cell: for long
@@ -72,7 +83,7 @@ def lens(
                 ids.append(top_ids(logits, k))
                 probabilities.append(_probabilities(logits, ids[-1]))
     shape = (len(points), n_positions, -1)
-    return Lens(points, np.stack(ids).reshape(shape), np.stack(probabilities).reshape(shape))
+    return LogitLens(points, np.stack(ids).reshape(shape), np.stack(probabilities).reshape(shape))
 
 
 def follow(trace: Trace, engine: Engine, position: int, ids: Sequence[int] | None = None) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from gptviz.analysis import saliency
-from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
+from gptviz.experiments import token_attribution
+from gptviz.experiments.token_attribution import gradient_times_input, integrated_gradients
 
 TEXT = "Once upon a time there was a little dog. The little dog"
 
@@ -36,7 +36,7 @@ def test_steps_are_doubled_until_the_sum_is_right(story, monkeypatch):
     trace, told = story.run(TEXT), []
     rough = integrated_gradients(trace, story, 12, 262, tolerance=1.0)
     fine = integrated_gradients(trace, story, 12, 262, tolerance=1e-9, progress=lambda *done: told.append(done))
-    assert (rough.n_steps, fine.n_steps) == (32, saliency.MOST_STEPS)
+    assert (rough.n_steps, fine.n_steps) == (32, token_attribution.MOST_STEPS)
     assert told[-1] == (256, 256)
 
 

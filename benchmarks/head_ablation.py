@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gptviz
 from benchmarks.frame import Row, row
-from gptviz.analysis.causes import head_effects
+from gptviz.experiments.head_ablation import head_effects
 
 N_TOKENS = 16
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Engine
+from ..numerics.sampling import log_softmax
 from ..trace import Trace
-from .sampling import log_softmax
 
 Replacement = Literal["zero", "mean"]
 TOKENS_TOGETHER = 1024  # in one batch of the layers' heads: more are not faster

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gptviz.analysis.ranking import ranks, strings_of, top_ids
+from gptviz.numerics.ranking import ranks, top_ids
 
 # Few values, so that ties are common.
 LOGITS = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-1.0, 0.0, 2.0]))
@@ -35,8 +35,3 @@ def test_many_ids_come_in_the_same_order_as_few(k):
 def test_top_ids_of_one_row():
     assert top_ids(np.array([0.5, 3.0, -1.0, 3.0]), 3).tolist() == [1, 3, 0]
     assert ranks(np.array([0.5, 3.0, -1.0, 3.0]), np.array(3)) == 2
-
-
-@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
-def test_strings_are_those_shown_elsewhere(ids):
-    assert strings_of(ids) == ("␣the", "↵")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import DropoutRuns, Engine
+from ..numerics.sampling import log_softmax
 from ..tokens import Tokens
-from .sampling import log_softmax
 
 TOKENS_TOGETHER = 1024  # in one batch: more are not faster
 

@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..engine import Engine
+from ..numerics.ranking import top_ids
+from ..tokens import strings_of
 from ..trace import Trace
 from .arithmetic import LAYER_NORM_EPS
-from .ranking import strings_of, top_ids
 
 Floats = NDArray[np.floating]
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny import tiny_engine
 
-from gptviz.analysis.attribution import attribute_logit, direct_effect, frozen_scale, pushed_tokens
+from gptviz.analysis.logit_attribution import attribute_logit, direct_effect, frozen_scale, pushed_tokens
 
 TEXT = "Once upon a time there was a little girl"
 

@@ -1,7 +1,7 @@
 import pytest
 
-from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
 from gptviz.analysis.stream import similarity_of_tokens
+from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_table
 from gptviz.interventions import Part
 
 

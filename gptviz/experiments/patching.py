@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine import Engine
 from ..trace import Trace
-from .causes import written_by_heads
+from .head_ablation import written_by_heads
 
 Kind = Literal["resid_pre", "attn_out", "mlp_out", "z"]  # the last: one head at all positions
 # The place of the stream where a patched activation shows.
