@@ -52,7 +52,7 @@ def _identities(engine: Engine, trace: Trace) -> Iterator[Check]:
         [trace["resid_mid", layer] + trace["mlp_out", layer] for layer in layers],
         [trace["resid_post", layer] for layer in layers],
     )
-    head = engine.weight("out_head.weight").astype(np.float64)
+    head = engine.weights.w_u.astype(np.float64)
     yield _close("logits = final_norm_out @ out_head", trace["final_norm_out"] @ head.T, trace["logits"])
     finite = bool(np.isfinite(trace["logits"]).all())
     yield Check("every logit is a number", "all finite" if finite else "some are NaN or infinite", finite)

@@ -168,7 +168,7 @@ def show_lenses(before: Trace, after: Trace, chosen: int, name: tuple[object, ..
             with st.spinner("Reading the stream at every depth…"):
                 grid = view.model.result(
                     view.tokens, ("lens", start, WINDOW, *extra),
-                    partial(logit_lens, trace, view.engine, positions=window),
+                    partial(logit_lens, trace, positions=window),
                 )  # fmt: skip
             look.chart(
                 charts.lens_map(grid.probabilities, grid.strings, grid.labels, strings[window], theme=look.theme()),

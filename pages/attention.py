@@ -105,8 +105,7 @@ def read(reading: str, layer: int, head: int) -> Array:
     if reading == "without_first":
         return without_first(pattern[head])
     if reading == "value":
-        out_proj = view.engine.weight(f"trf_blocks.{layer}.att.out_proj.weight")
-        return value_weighted(pattern, trace["v", layer], out_proj)[head]
+        return value_weighted(pattern, trace["v", layer], trace.weights.w_o(layer))[head]
     if reading == "row":
         return pattern[head] / pattern[head].max(axis=-1, keepdims=True)
     return pattern[head]
@@ -170,7 +169,7 @@ def show_chosen(layer: int, head: int, pattern: Array, chosen: int) -> None:
     """What the chosen token attends to, what attends to it, and the head's OV side: what looking at it would write."""
     trace = view.trace()
     scale = float(frozen_scale(trace["resid_post", n_layers - 1][chosen]))
-    pushed = pushed_tokens(ov_effect(view.engine, layer, head, trace["v", layer][chosen, head], scale), k=8)
+    pushed = pushed_tokens(ov_effect(trace.weights, layer, head, trace["v", layer][chosen, head], scale), k=8)
     look.tables(
         {
             "What {} attends to": strongest(pattern[chosen, : chosen + 1], strings),
@@ -303,7 +302,7 @@ def show_causes() -> None:
     effects = view.model.result(
         view.tokens, key,
         lambda: head_effects(
-            trace, view.engine, chosen, token, replacement, lambda done, layers: bar.progress(done / layers)
+            trace, chosen, token, replacement, lambda done, layers: bar.progress(done / layers)
         ),
     )  # fmt: skip
     bar.empty()

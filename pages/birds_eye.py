@@ -8,6 +8,7 @@ import gptviz
 from gptviz import charts
 from gptviz.analysis.anatomy import Component, anatomy, parameter_tree, size_table
 from gptviz.config import parameter_count
+from gptviz.experiments.skeleton import dummy_logits
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens
 from gptviz.ui import look, shared, state
@@ -183,7 +184,7 @@ def show_dummy() -> None:
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     with st.spinner("Building the skeleton…"):
-        dummies = view.model.result(tokens, "dummy", lambda: np.stack(view.engine.dummy_logits([tokens, turned])))
+        dummies = view.model.result(tokens, "dummy", lambda: dummy_logits(view.engine.config, [tokens, turned]))
     real = [view.model.trace(text).logits_at(-1) for text in (tokens, turned)]
     shape = f"[1, {len(tokens):,}, {view.engine.config['vocab_size']:,}]"
     st.dataframe(

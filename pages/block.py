@@ -110,7 +110,7 @@ def show_heading(step: Step, layer: int, chosen: int) -> None:
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
     rows = slice(chosen, chosen + 1) if only_row else slice(None)
     with st.spinner("Computing this step again in float64…"), models.turn():
-        checked = check(view.trace(), view.engine, step, layer if step.in_block else None, rows)
+        checked = check(view.trace(), step, layer if step.in_block else None, rows)
     cells = f"{checked.n_cells:,} cells" + (" of this position" if only_row else "")
     if checked.passed:
         st.badge(
@@ -216,7 +216,7 @@ def show_norm_table(step: Step, layer: int) -> None:
     )
     numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in table.columns[1:]}
     st.dataframe(table, hide_index=True, column_config=numbers, height=min(38 * (len(table) + 1), 300))
-    gain, bias = (view.engine.weight(name.format(layer=layer)) for name in step.parameters)
+    gain, bias = (view.engine.weights[name.format(layer=layer)] for name in step.parameters)
     st.markdown("**Learned gain and bias, per dimension**")
     look.chart(
         charts.dimension_lines({"gain": gain, "bias": bias}, theme=look.theme()),
@@ -237,7 +237,7 @@ def show_gelu(layer: int, chosen: int) -> None:
     with neuron_column:
         neurons = strongest_neurons(post, chosen, k=8)
         scale = float(frozen_scale(activation("resid_post", view.engine.config["n_layers"] - 1)[chosen]))
-        effects = neuron_effect(view.engine, layer, neurons["neuron"].to_numpy(), scale)
+        effects = neuron_effect(view.engine.weights, layer, neurons["neuron"].to_numpy(), scale)
         pushed = [pushed_tokens(effect, k=4) for effect in effects]
         neurons["pushes up"] = ["  ".join(table["token"][:4]) for table in pushed]
         neurons["pushes down"] = ["  ".join(table["token"][:-5:-1]) for table in pushed]
@@ -251,7 +251,7 @@ def show_check(step: Step, layer: int, head: int, chosen: int) -> None:
     st.subheader("Check this number")
     result_shape = activation(step.name, layer).shape if step.key != "logits" else (0, view.engine.config["vocab_size"])
     index = pick_cell(step, result_shape, head, chosen)
-    found = explain(view.trace(), view.engine, step, index, layer if step.in_block else None)
+    found = explain(view.trace(), step, index, layer if step.in_block else None)
     columns = st.columns(3)
     columns[0].metric("Computed again in float64", f"{found.recomputed:.7g}", border=True)
     columns[1].metric("The model's own, float32", f"{found.model_value:.7g}", border=True)

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from gptviz import charts
-from gptviz.experiments.dropout import PLACES, Dropout, Spread, drop, spread
+from gptviz.experiments.dropout import PLACES, Dropout, Spread, dropout_runs, spread
 from gptviz.numerics.ranking import top_ids
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import strings_of
@@ -42,7 +42,7 @@ def show() -> None:
     found: Spread = view.model.result(
         tokens, key,
         lambda: spread(
-            tokens, view.engine, how, n_runs, layer=layer, head=head, ids=ids.tolist(),
+            view.engine, tokens, how, n_runs, layer=layer, head=head, ids=ids.tolist(),
             progress=lambda done, runs: bar.progress(done / runs, text=f"{done} of {runs} runs") if bar else None,
         ),
     )  # fmt: skip
@@ -112,7 +112,7 @@ def show_one_run(how: Dropout, n_runs: int, layer: int, head: int, chosen: int) 
     with st.spinner("Running once more…"):
         found = view.model.result(
             tokens, ("dropped", how, run, layer, head),
-            lambda: drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head),
+            lambda: dropout_runs(view.engine, tokens, how, range(run, run + 1), layer=layer, head=head),
         )  # fmt: skip
     pattern, dropped = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
     possible = int((found.pattern[0] > 0).sum())

@@ -99,7 +99,7 @@ def show_neighbours() -> None:
         st.caption(
             f"{look.code(''.join(probe.strings))} is {len(probe)} tokens; the first is {look.code(probe.strings[0])}."
         )
-    embeddings = engine.weight("tok_emb.weight")
+    embeddings = engine.weights.w_e
     id = probe.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
     look.chart(
@@ -116,7 +116,7 @@ def show_neighbours() -> None:
 def show_positions() -> None:
     """The positional table itself: how alike positions are, and single dimensions over them."""
     st.subheader("The positional embedding itself")
-    table = view.engine.weight("pos_emb.weight")
+    table = view.engine.weights.w_pos
     step = -(-len(table) // POSITIONS_SHOWN)
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 import gptviz
 from gptviz import charts
 from gptviz.analysis.stream import similarity_of_tokens
-from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_table
+from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_norms, gradient_table
 from gptviz.experiments.token_attribution import gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
 from gptviz.ui import look, models, shared, state, widgets
@@ -100,7 +100,7 @@ def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[
     """The mean loss, the chosen group's gradient [layer], and the likeness of tokens [n_layers + 1]."""
 
     def measure() -> pd.DataFrame:
-        loss, norms = model.engine.gradient_norms(view.tokens, off=off)
+        loss, norms = gradient_norms(model.engine, view.tokens, off=off)
         return gradient_table(norms).assign(loss=loss)
 
     table = model.result(view.tokens, ("gradients", off), measure)
@@ -134,7 +134,7 @@ def show_saliency() -> None:
         with st.spinner("Going back through the model…"):
             contributions = view.model.result(
                 view.tokens, ("times input", chosen, token),
-                lambda: gradient_times_input(trace, view.engine, chosen, token),
+                lambda: gradient_times_input(trace, chosen, token),
             )  # fmt: skip
         about = (
             f"The slope of the log-probability of {name} when a token's embedding fades: a first guess, which does not "
@@ -159,9 +159,7 @@ def show_integrated(chosen: int, token: int) -> NDArray[np.float64]:
         if bar:
             bar.progress(done / steps)
 
-    found = view.model.result(
-        view.tokens, key, lambda: integrated_gradients(trace, view.engine, chosen, token, progress=tell)
-    )
+    found = view.model.result(view.tokens, key, lambda: integrated_gradients(trace, chosen, token, progress=tell))
     if bar:
         bar.empty()
     complete = found.error <= 0.01

@@ -161,7 +161,7 @@ def show_question(question: Question) -> None:
             "This model hardly tells the two prompts apart, or takes them the other way round: the shares say little.",
             icon=":material/balance:",
         )
-    whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question, engine))))
+    whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question))))
     off = abs(whole - question.of_clean)
     agrees = off < 1e-3
     st.badge(
@@ -230,7 +230,7 @@ def fill(question: Question, kind: Kind, work: tuple[object, ...], todo: list[tu
     for layer, places in missing:
         view.model.result(
             question.clean.tokens, (*work, layer, places.start),
-            lambda layer=layer, places=places: patched_differences(question, engine, kind, layer, places),  # type: ignore[misc]
+            lambda layer=layer, places=places: patched_differences(question, kind, layer, places),  # type: ignore[misc]
         )  # fmt: skip
         n_done += 1
         bar.progress(n_done / len(todo), text=f"{n_done} of {len(todo)} portions")

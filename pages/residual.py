@@ -65,7 +65,7 @@ def show_lens() -> None:
     first = max(0, min(chosen - WINDOW // 2, len(strings) - WINDOW))
     window = slice(first, first + WINDOW)
     with st.spinner("Reading the stream at every depth…"):
-        grid = view.model.result(view.tokens, ("lens", first), lambda: logit_lens(trace, view.engine, positions=window))
+        grid = view.model.result(view.tokens, ("lens", first), lambda: logit_lens(trace, positions=window))
     look.chart(
         charts.lens_map(grid.probabilities, grid.strings, grid.labels, strings[window], theme=look.theme()),
         key="lens",
@@ -80,7 +80,7 @@ def show_lens() -> None:
 def show_followed(chosen: int) -> None:
     """Rank and probability, over the depth, of the tokens that are on top somewhere."""
     st.markdown(f"**After {look.code(strings[chosen])}: the tokens on top at any depth, followed through all**")
-    table = follow(trace, view.engine, chosen)
+    table = follow(trace, chosen)
     shown = list(dict.fromkeys(table["id"]))[:8]
     rank_column, probability_column = st.columns(2)
     for column, what in ((probability_column, "probability"), (rank_column, "rank")):
@@ -110,7 +110,7 @@ def show_attribution() -> None:
         against_column, state.AGAINST, "minus the logit of", None, placeholder="nothing",
         help="A second token, for a difference.",
     )  # fmt: skip
-    table = attribute_logit(trace, view.engine, chosen, token, against)
+    table = attribute_logit(trace, chosen, token, against)
     show_sum(table, chosen, token, against)
 
     layers = view.engine.config["n_layers"]

@@ -23,7 +23,7 @@ def test_nearest_tokens_can_leave_some_out():
 
 
 def test_nearest_tokens_of_a_real_vocabulary_are_those_of_a_full_sort(story):
-    embeddings = story.weight("tok_emb.weight")
+    embeddings = story.weights["tok_emb.weight"]
     (dog,) = story.tokenize(" dog").ids
     table = nearest_tokens(embeddings[dog], embeddings, norms(embeddings), k=10)
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -36,10 +36,11 @@ def test_the_ov_circuit_is_the_heads_contribution_to_the_logits(tiny):
     """Weights times what each key would give is what the head gave: summed over keys, its attribution."""
     trace, layer, head, query = tiny.run("the cat sat on the mat"), 1, 2, 4
     scale = float(frozen_scale(trace["resid_post", 2][query]))
-    effects = np.stack([heads.ov_effect(tiny, layer, head, trace["v", layer][key, head], scale) for key in range(6)])
+    values = trace["v", layer][:, head]
+    effects = np.stack([heads.ov_effect(tiny.weights, layer, head, value, scale) for value in values])
     total = trace["pattern", layer][head, query] @ effects
     for token in (257, 5):
-        table = attribute_logit(trace, tiny, query, token).set_index("part")["contribution"]
+        table = attribute_logit(trace, query, token).set_index("part")["contribution"]
         assert total[token] == pytest.approx(table["L1H2"], abs=1e-4)
 
 
@@ -50,7 +51,7 @@ def test_the_value_of_a_bare_token_is_the_models_own(qkv_bias):
     with torch.inference_mode():
         v = block.att.W_value(block.norm1(engine._model.tok_emb(torch.tensor([[464]]))))[0, 0].numpy()
     for head in range(4):
-        value = heads.value_of_token(engine, 1, head, 464)
+        value = heads.value_of_token(engine.weights, 1, head, 464)
         np.testing.assert_allclose(value, v[head * 4 : (head + 1) * 4], atol=1e-5)
 
 

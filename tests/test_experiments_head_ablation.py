@@ -34,10 +34,10 @@ def logits_with_z(engine, tokens, layer, head, replace):
 @pytest.mark.parametrize("position", [3, 7])
 @pytest.mark.parametrize("together", [1, 70, 10_000])  # one layer at once, two, all
 def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replacement, replace, position, together):
-    monkeypatch.setattr(head_ablation, "TOKENS_TOGETHER", together)
+    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", together)
     tokens = tiny.tokenizer.tokens([5, 17, 300, 5, 17, 9, 300, 12])
     trace = tiny.run(tokens)
-    effects = head_effects(trace, tiny, position, token=42, replacement=replacement)
+    effects = head_effects(trace, position, token=42, replacement=replacement)
     assert effects.shape == (tiny.config["n_layers"], tiny.config["n_heads"])
     before = log_probability(trace, position, 42)
     for layer in range(tiny.config["n_layers"]):
@@ -49,14 +49,14 @@ def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replac
 def test_the_model_stays_as_it_was(tiny):
     tokens = tiny.tokenize("the cat sat")
     before = tiny.run(tokens)["logits"]
-    head_effects(tiny.run(tokens), tiny, 2, token=1)
+    head_effects(tiny.run(tokens), 2, token=1)
     np.testing.assert_array_equal(tiny.run(tokens)["logits"], before)
 
 
 def test_progress_counts_the_layers(tiny, monkeypatch):
     told = []
-    monkeypatch.setattr(head_ablation, "TOKENS_TOGETHER", 2 * 4 * 2)  # two layers of four heads at two tokens
-    head_effects(tiny.run("the cat"), tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
+    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", 2 * 4 * 2)  # two layers of four heads at two tokens
+    head_effects(tiny.run("the cat"), 1, token=1, progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 3), (3, 3)]
 
 
@@ -69,9 +69,9 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     assert (layer, head) == (5, 2)
     changes = []
     for position in range(45, 79, 3):
-        without = head_ablation.streams_without_heads(trace, story, layer, "zero", position)[[head]]
-        streams = story.finish({("resid_mid", layer): without})
+        without = head_ablation.streams_without_heads(trace, layer, "zero", position)[[head]]
+        streams = trace.resume({("resid_mid", layer): without})
         token = ids[position + 1]
-        changes.append(log_softmax(story.unembed(streams))[0, token] - log_probability(trace, position, token))
+        changes.append(log_softmax(trace.unembed(streams))[0, token] - log_probability(trace, position, token))
     assert np.mean(changes) < -0.5
     assert np.mean(np.array(changes) < 0) > 0.7

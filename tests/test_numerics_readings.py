@@ -23,8 +23,8 @@ def test_a_row_with_nothing_but_the_first_has_no_other_reading():
 
 def test_value_weighted_patterns_are_lengths_of_what_is_moved(tiny):
     trace = tiny.run("the cat sat on the mat")
-    out_proj = tiny.weight("trf_blocks.1.att.out_proj.weight")
-    weighted = readings.value_weighted(trace["pattern", 1], trace["v", 1], out_proj)
+    out_proj = tiny.weights["trf_blocks.1.att.out_proj.weight"]
+    weighted = readings.value_weighted(trace["pattern", 1], trace["v", 1], trace.weights.w_o(1))
     for head, query, key in [(0, 0, 0), (2, 5, 3), (3, 4, 4), (1, 2, 5)]:
         moved = out_proj[:, head * 4 : (head + 1) * 4] @ trace["v", 1][key, head]
         expected = trace["pattern", 1][head, query, key] * np.sqrt((moved**2).sum())

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..engine import Engine
 from ..numerics.head_kinds import head_scores
 from ..numerics.tiles import pool
+from ..parameters import Weights
 from ..trace import Trace
 from .arithmetic import layer_norm
 from .logit_attribution import direct_effect
@@ -29,32 +29,21 @@ def all_tiles(trace: Trace, factor: int) -> NDArray[np.uint8]:
     return np.stack([pool(trace["pattern", layer], factor) for layer in range(trace.config["n_layers"])])
 
 
-def value_of_token(engine: Engine, layer: int, head: int, token: int) -> NDArray[np.float64]:
+def value_of_token(weights: Weights, layer: int, head: int, token: int) -> NDArray[np.float64]:
     """The value [head_dim] that a head would take from a bare token embedding, as the block's first norm sees it.
 
     This is the OV circuit of Elhage et al. (2021): W_E W_V. For a token in its place in a text,
     take `trace["v", layer][position, head]`, which holds what earlier blocks added.
     """
-    block = f"trf_blocks.{layer}"
-    normed = layer_norm(
-        engine.weight("tok_emb.weight")[token],
-        engine.weight(f"{block}.norm1.scale"),
-        engine.weight(f"{block}.norm1.shift"),
-    )
-    head_dim = engine.config["emb_dim"] // engine.config["n_heads"]
-    rows = slice(head * head_dim, (head + 1) * head_dim)
-    value = engine.weight(f"{block}.att.W_value.weight")[rows].astype(np.float64) @ normed
-    if engine.config["qkv_bias"]:
-        value = value + engine.weight(f"{block}.att.W_value.bias")[rows]
-    return value
+    value: NDArray[np.float64] = weights.w_v(layer)[head] @ layer_norm(weights.w_e[token], *weights.norm1(layer))
+    bias = weights.b_v(layer)
+    return value if bias is None else value + bias[head]
 
 
-def ov_effect(engine: Engine, layer: int, head: int, value: Floats, scale: float = 1.0) -> Floats:
+def ov_effect(weights: Weights, layer: int, head: int, value: Floats, scale: float = 1.0) -> Floats:
     """What a head does to all logits, directly, when it looks with weight 1 at a key with this `value` [head_dim].
 
     Gives [vocab_size]: value W_O, through the final norm and the output head. `scale` as in
     `logit_attribution.direct_effect`, taken where the query is; `logit_attribution.pushed_tokens` names the tokens.
     """
-    out_proj = engine.weight(f"trf_blocks.{layer}.att.out_proj.weight")
-    columns = slice(head * len(value), (head + 1) * len(value))
-    return direct_effect(engine, out_proj[:, columns] @ value, scale)
+    return direct_effect(weights, value @ weights.w_o(layer)[head], scale)

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import DropoutRuns, Engine
+from ..engine import TOKENS_AT_ONCE, Engine
+from ..hooks import Key, record, replace
+from ..interventions import dropout as dropout_change
+from ..numerics.chunks import chunks
 from ..numerics.sampling import log_softmax
 from ..tokens import Tokens
-
-TOKENS_TOGETHER = 1024  # in one batch: more are not faster
 
 PLACES = ("embedding", "attention", "shortcut")
 
@@ -23,16 +24,51 @@ class Dropout(NamedTuple):
     seed: int
 
 
+class DropoutRuns(NamedTuple):
+    """The results of some runs with dropout, one row for each run."""
+
+    logits: NDArray[np.float32]  # [run, vocab_size]: after the last token
+    pattern: NDArray[np.float32]  # [run, query, key]: one head's weights in that run, before dropout
+    dropped: NDArray[np.float32]  # [run, query, key]: the same after dropout, which is what weights the values
+
+
 class Spread(NamedTuple):
-    """What some runs gave, one row a run."""
+    """What is shown of many runs, one row for each run."""
 
     probabilities: NDArray[np.float64]  # [run, token]: of the tokens asked for, after the last position
     weights: NDArray[np.float32]  # [run, key]: what the last position's values were weighted with, after dropout
 
 
+def dropout_runs(
+    engine: Engine, tokens: Tokens, dropout: Dropout, runs: range, *, layer: int, head: int
+) -> DropoutRuns:
+    """Run the text as in training, each time with other numbers dropped, in the places where the course drops.
+
+    Run 7 of a seed is the same whichever others are asked for. All runs go as one batch: ask for few. Raises as
+    `Engine.run` does.
+    """
+    engine.check(tokens)
+    n_layers = engine.config["n_layers"]
+    sites: list[Key] = [("drop_emb", None)] if "embedding" in dropout.places else []
+    for place in ("attention", "shortcut"):
+        sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in dropout.places else []
+    change = dropout_change(dropout.rate, [(dropout.seed, run) for run in runs])
+    before, after = ("pattern", layer), ("drop_attention", layer)
+    with (
+        engine.session() as session,
+        replace(session.model, dict.fromkeys(sites, change)),
+        record(session.model, [before, after]) as recorded,
+    ):
+        stream = session.model.stream(session.ids(tokens.ids).expand(len(runs), -1))
+        logits = session.model.out_head(session.model.final_norm(stream[:, -1]))
+    return DropoutRuns(
+        session.array(logits), session.array(recorded[before][:, head]), session.array(recorded[after][:, head])
+    )
+
+
 def spread(
-    tokens: Tokens,
     engine: Engine,
+    tokens: Tokens,
     dropout: Dropout,
     n_runs: int,
     *,
@@ -47,18 +83,9 @@ def spread(
     """
     chosen = np.array(list(ids))
     parts = []
-    together = max(1, TOKENS_TOGETHER // len(tokens))
-    for start in range(0, n_runs, together):
-        runs = range(start, min(start + together, n_runs))
-        found = drop(tokens, engine, dropout, runs, layer=layer, head=head)
+    for some in chunks(n_runs, TOKENS_AT_ONCE // len(tokens)):
+        found = dropout_runs(engine, tokens, dropout, range(some.start, some.stop), layer=layer, head=head)
         parts.append(Spread(np.exp(log_softmax(found.logits)[:, chosen]), found.dropped[:, -1]))
         if progress:
-            progress(runs.stop, n_runs)
+            progress(some.stop, n_runs)
     return Spread(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def drop(tokens: Tokens, engine: Engine, dropout: Dropout, runs: range, *, layer: int, head: int) -> DropoutRuns:
-    """Some runs, whole: see `Engine.dropout_runs`."""
-    return engine.dropout_runs(
-        tokens, dropout.rate, runs, seed=dropout.seed, layer=layer, head=head, places=dropout.places
-    )

@@ -1,11 +1,22 @@
 """Gradients over depth: whether what training would change reaches the first blocks."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ..interventions import Part
+from ..engine import Engine
+from ..hooks import replace
+from ..interventions import Part, switched_off
+from ..model import GPTModel
+from ..numerics.chunks import chunks
+from ..tokens import Tokens
+from ..weights import model_without_values
 
 GROUPS = {
     "att": "attention",
@@ -14,10 +25,45 @@ GROUPS = {
     "norm2": "LayerNorm 2",
 }
 _IN_BLOCK = re.compile(r"trf_blocks\.(\d+)\.([a-z0-9]+)\.")
+ROWS_OF_LOGITS = 64  # at once; a longer text is run twice
+
+
+def gradient_norms(engine: Engine, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
+    """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
+
+    Parameters under their course names; the gradient of a tied head is part of the token embedding's. The model
+    is in evaluation mode and keeps no gradient. Raises as `Engine.run` does, and `ValueError` for one token.
+    """
+    engine.check(tokens)
+    if len(tokens) < 2:
+        raise ValueError("One token alone has no next token to foresee, so there is no loss: add a second.")
+    norms: dict[str, float] = {}
+
+    def measure(name: str, parameter: Tensor) -> None:
+        assert parameter.grad is not None, "the hook is called with a gradient"
+        norms[name] = parameter.grad.norm().item()
+        parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
+
+    # A model of its own on the same memory: the shared one stays as it is.
+    model = model_without_values(engine.config, tied_head=engine.tied_head).eval()
+    with engine.session() as session, torch.inference_mode(mode=False):
+        state, ids = session.model.state_dict(), session.ids(tokens.ids)
+    model.load_state_dict(state, assign=True)
+    if engine.tied_head:
+        model.tie_head()
+    parameters = dict(model.requires_grad_().named_parameters())
+    head = "tok_emb.weight" if engine.tied_head else "out_head.weight"  # its gradient comes in pieces
+    for name, parameter in parameters.items():
+        if name != head:
+            parameter.register_post_accumulate_grad_hook(partial(measure, name))
+    with torch.enable_grad(), replace(model, switched_off(off, engine.config)):
+        loss = _go_back(model, ids)
+    measure(head, parameters[head])
+    return loss, {name: norms[name] for name in parameters}
 
 
 def gradient_table(norms: Mapping[str, float]) -> pd.DataFrame:
-    """Lengths of gradients by parameter group: `Engine.gradient_norms`' -> one row a group of a block, or outside.
+    """Lengths of gradients by parameter group: `gradient_norms`' -> one row for each group of a block, or outside.
 
     Columns: layer (missing outside of the blocks), group (a key of `GROUPS`; outside `tok_emb`, `pos_emb`,
     `final_norm` or `out_head`), norm: the root of the sum of the squares of its parameters' lengths.
@@ -35,3 +81,25 @@ def gradient_table(norms: Mapping[str, float]) -> pd.DataFrame:
 def all_shortcuts(n_layers: int) -> tuple[Part, ...]:
     """Both shortcut connections of every block."""
     return tuple(Part(kind, layer) for layer in range(n_layers) for kind in ("shortcut1", "shortcut2"))
+
+
+def _go_back(model: GPTModel, ids: Tensor) -> float:
+    """Back-propagate the mean loss of the ids' own next ones, [batch = 1, tokens]; gives it, in nats.
+
+    A few positions' logits at a time. Of a long text only the stream between blocks is held until then, and each
+    block is run once more on the way back (Chen et al. 2016): it takes longer, and a third of the memory.
+    """
+    is_long = ids.numel() > ROWS_OF_LOGITS
+    stream = model.embed(ids)
+    for block in model.trf_blocks:
+        stream = checkpoint(block, stream, use_reentrant=False) if is_long else block(stream)
+    normed = model.final_norm(stream)
+    ends, n_losses = normed.detach().requires_grad_(), ids.numel() - 1
+    total = 0.0
+    for rows in chunks(n_losses, ROWS_OF_LOGITS):
+        logits, following = model.out_head(ends[0, rows]), ids[0, rows.start + 1 : rows.stop + 1]
+        loss = F.cross_entropy(logits, following, reduction="sum") / n_losses
+        loss.backward()
+        total += loss.item()
+    normed.backward(ends.grad)
+    return total

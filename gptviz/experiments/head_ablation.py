@@ -6,12 +6,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine
+from ..engine import TOKENS_AT_ONCE
+from ..interventions import Part
+from ..numerics.chunks import chunks
 from ..numerics.sampling import log_softmax
 from ..trace import Trace
 
 Replacement = Literal["zero", "mean"]
-TOKENS_TOGETHER = 1024  # in one batch of the layers' heads: more are not faster
 
 
 def log_probability(trace: Trace, position: int, token: int) -> float:
@@ -21,7 +22,6 @@ def log_probability(trace: Trace, position: int, token: int) -> float:
 
 def head_effects(
     trace: Trace,
-    engine: Engine,
     position: int,
     token: int,
     replacement: Replacement = "zero",
@@ -35,42 +35,42 @@ def head_effects(
     """
     before = log_probability(trace, position, token)
     n_layers, n_heads = trace.config["n_layers"], trace.config["n_heads"]
-    together = max(1, TOKENS_TOGETHER // (n_heads * (position + 1)))  # layers
     effects = np.empty((n_layers, n_heads))
-    for start in range(0, n_layers, together):
-        layers = range(start, min(start + together, n_layers))
-        streams = engine.finish(
+    for layers in chunks(n_layers, TOKENS_AT_ONCE // (n_heads * (position + 1))):
+        streams = trace.resume(
             {
-                ("resid_mid", layer): streams_without_heads(trace, engine, layer, replacement, position)
-                for layer in layers
+                ("resid_mid", layer): streams_without_heads(trace, layer, replacement, position)
+                for layer in range(layers.start, layers.stop)
             }
         )
-        logits = engine.unembed(streams.reshape(-1, streams.shape[-1]))
-        effects[layers] = (_log_probabilities(logits, token) - before).reshape(len(layers), n_heads)
+        effects[layers] = (_log_probabilities(trace.unembed(streams), token) - before).reshape(-1, n_heads)
         if progress:
             progress(layers.stop, n_layers)
     return effects
 
 
 def streams_without_heads(
-    trace: Trace, engine: Engine, layer: int, replacement: Replacement, last_position: int
+    trace: Trace, layer: int, replacement: Replacement, last_position: int
 ) -> NDArray[np.float32]:
     """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim].
 
     What a head adds is its z times its part of the output projection, so this is a subtraction.
-    Later tokens than `last_position` are left out: they cannot change what it sees.
+    Later tokens than `last_position` are left out: they cannot change what it sees. Where the trace's attention is
+    off, no head reaches the stream, and all are the same.
     """
     seen = slice(last_position + 1)
     z = trace["z", layer]  # [pos, head, head_dim]
     taken = z[seen] if replacement == "zero" else z[seen] - z.mean(axis=0)
-    return trace["resid_mid", layer][seen] - written_by_heads(engine, layer, taken)
+    return trace["resid_mid", layer][seen] - written_by_heads(trace, layer, taken)
 
 
-def written_by_heads(engine: Engine, layer: int, z: NDArray[np.floating]) -> NDArray[np.float32]:
-    """What each head adds to the stream: z [pos, head, head_dim] -> [head, pos, emb_dim], without the bias."""
-    out_proj = engine.weight(f"trf_blocks.{layer}.att.out_proj.weight")  # [emb_dim, head joined with head_dim]
-    by_head = out_proj.reshape(len(out_proj), *z.shape[1:]).transpose(1, 2, 0)  # [head, head_dim, emb_dim]
-    return np.matmul(z.transpose(1, 0, 2), by_head)
+def written_by_heads(trace: Trace, layer: int, z: NDArray[np.floating]) -> NDArray[np.float32]:
+    """What each head adds to the stream: z [pos, head, head_dim] -> [head, pos, emb_dim], without the bias.
+
+    It is 0 where the trace's whole attention is off.
+    """
+    written: NDArray[np.float32] = np.matmul(z.transpose(1, 0, 2), trace.weights.w_o(layer))
+    return np.zeros_like(written) if Part("attention", layer) in trace.off else written
 
 
 def _log_probabilities(logits: NDArray[np.float32], token: int) -> NDArray[np.float64]:

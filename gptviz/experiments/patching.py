@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine
 from ..trace import Trace
 from .head_ablation import written_by_heads
 
@@ -52,23 +51,22 @@ def n_places(question: Question, kind: Kind) -> int:
     return question.clean.config["n_heads"] if kind == "z" else len(question.clean)
 
 
-def patched_differences(
-    question: Question, engine: Engine, kind: Kind, layer: int, places: slice = slice(None)
-) -> NDArray[np.float64]:
+def patched_differences(question: Question, kind: Kind, layer: int, places: slice = slice(None)) -> NDArray[np.float64]:
     """The logit difference of the corrupted run with one activation of the clean run in it: [place].
 
     A place is a position, or for `z` a head, whose z is patched at all positions. Each costs a run of the
     layers that follow.
     """
-    stream = question.corrupted[_SHOWS_IN[kind], layer]
-    variants = stream + _shifts(question, engine, kind, layer)[places]
-    return question.difference(engine.unembed(engine.finish({(_SHOWS_IN[kind], layer): variants})))
+    trace = question.corrupted
+    variants = trace[_SHOWS_IN[kind], layer] + _shifts(question, kind, layer)[places]
+    return question.difference(trace.unembed(trace.resume({(_SHOWS_IN[kind], layer): variants})))
 
 
-def all_patched(question: Question, engine: Engine) -> float:
+def all_patched(question: Question) -> float:
     """The logit difference with the whole stream patched before the first block: the clean run's, if all is right."""
-    last = engine.finish({("resid_pre", 0): question.clean["resid_pre", 0][None]})
-    return float(question.difference(engine.unembed(last))[0])
+    trace = question.corrupted
+    last = trace.resume({("resid_pre", 0): question.clean["resid_pre", 0][None]})
+    return float(question.difference(trace.unembed(last))[0])
 
 
 def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -82,11 +80,11 @@ def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[
     return np.where(np.isfinite(shares), shares, np.nan)
 
 
-def _shifts(question: Question, engine: Engine, kind: Kind, layer: int) -> NDArray[np.float32]:
+def _shifts(question: Question, kind: Kind, layer: int) -> NDArray[np.float32]:
     """What each patch adds to the corrupted stream: [place, pos, emb_dim]."""
     shift = question.clean[kind, layer] - question.corrupted[kind, layer]
     if kind == "z":
-        return written_by_heads(engine, layer, shift)
+        return written_by_heads(question.corrupted, layer, shift)
     n_positions = len(shift)
     shifts = np.zeros((n_positions, n_positions, shift.shape[-1]), dtype=np.float32)
     shifts[np.arange(n_positions), np.arange(n_positions)] = shift

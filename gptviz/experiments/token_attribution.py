@@ -1,4 +1,4 @@
-"""Saliency: how much each token of the text counts for one prediction, by gradients.
+"""Token attribution: how much each token of the text counts for one prediction, by gradients.
 
 What counts is the token embedding: the positions stay as they are.
 """
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ..engine import Engine
+from ..engine import TOKENS_AT_ONCE
+from ..hooks import replace
+from ..numerics.chunks import chunks
 from ..trace import Trace
 
 MOST_STEPS = 256
@@ -28,19 +31,44 @@ class Integrated(NamedTuple):
         return abs(float(self.contributions.sum()) - self.difference) / max(abs(self.difference), 1e-9)
 
 
-def gradient_times_input(trace: Trace, engine: Engine, position: int, token: int) -> NDArray[np.float64]:
+def input_gradients(
+    trace: Trace, streams: NDArray[np.floating], position: int, token: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
+
+    `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
+    [variant, pos, emb_dim]. Parts that are off in the trace are off here. Later positions have gradient 0.
+    """
+    values, gradients = [], []
+    for some in chunks(len(streams), TOKENS_AT_ONCE // streams.shape[1]):
+        with (
+            trace.engine.session() as session,
+            torch.inference_mode(mode=False),
+            replace(session.model, trace.changes),
+        ):
+            x = entering = session.tensor(streams[some]).requires_grad_()
+            for block in session.model.trf_blocks:
+                x = block(x)
+            logits = session.model.out_head(session.model.final_norm(x[:, position]))
+            value = torch.log_softmax(logits, dim=-1)[:, token]
+            (gradient,) = torch.autograd.grad(value.sum(), entering)
+            values.append(session.array(value))
+            gradients.append(session.array(gradient))
+    return np.concatenate(values), np.concatenate(gradients)
+
+
+def gradient_times_input(trace: Trace, position: int, token: int) -> NDArray[np.float64]:
     """Gradient of the log-probability of `token` after `position`, times the token embeddings: [pos], in nats.
 
     The first-order guess of what would be lost without each token (Simonyan et al. 2013; Shrikumar et
     al. 2016). It does not add up to anything: see `integrated_gradients`.
     """
-    _, gradients = engine.input_gradients(trace["resid_pre", 0][None], position, token)
+    _, gradients = input_gradients(trace, trace["resid_pre", 0][None], position, token)
     return _along(gradients[0], trace["embed"])
 
 
 def integrated_gradients(
     trace: Trace,
-    engine: Engine,
     position: int,
     token: int,
     *,
@@ -55,12 +83,12 @@ def integrated_gradients(
     difference. `progress(steps done, steps)` is told as it goes on.
     """
     with_tokens, without = trace["resid_pre", 0], trace["pos_embed"]
-    ends, _ = engine.input_gradients(np.stack((with_tokens, without)), position, token)
+    ends, _ = input_gradients(trace, np.stack((with_tokens, without)), position, token)
     difference = float(ends[0]) - float(ends[1])
     n_steps = 32
     while True:
         found = Integrated(
-            _along(_mean_gradient(trace, engine, position, token, n_steps, progress), trace["embed"]),
+            _along(_mean_gradient(trace, position, token, n_steps, progress), trace["embed"]),
             difference,
             n_steps,
         )
@@ -71,7 +99,6 @@ def integrated_gradients(
 
 def _mean_gradient(
     trace: Trace,
-    engine: Engine,
     position: int,
     token: int,
     n_steps: int,
@@ -80,14 +107,12 @@ def _mean_gradient(
     """[pos, emb_dim]"""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on -1 to 1; the weights sum to 2
     total = np.zeros(trace["embed"].shape)
-    together = max(1, 256 // len(trace))
-    for start in range(0, n_steps, together):
-        some = slice(start, start + together)
+    for some in chunks(n_steps, 256 // len(trace)):
         scale = (nodes[some, None, None] + 1) / 2
-        _, gradients = engine.input_gradients(trace["pos_embed"] + scale * trace["embed"], position, token)
+        _, gradients = input_gradients(trace, trace["pos_embed"] + scale * trace["embed"], position, token)
         total += np.einsum("s,spd->pd", weights[some] / 2, gradients)
         if progress:
-            progress(min(start + together, n_steps), n_steps)
+            progress(some.stop, n_steps)
     return total
 
 

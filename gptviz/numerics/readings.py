@@ -37,19 +37,18 @@ def without_first(pattern: Floats) -> Floats:
     return rest / np.where(left > 0, left, np.nan)
 
 
-def moved_norms(v: Floats, out_proj: Floats) -> Floats:
+def moved_norms(v: Floats, w_o: Floats) -> Floats:
     """Length of what each head moves from each key: |v W_O|, [head, key].
 
-    `v` is [pos, head, head_dim], `out_proj` the output projection's weight [emb_dim, emb_dim] as
-    torch keeps it, [out, in].
+    `v` is [pos, head, head_dim], `w_o` the output projection [head, head_dim, emb_dim] (`Weights.w_o`).
     """
-    return np.stack([np.linalg.norm(_moved(v, out_proj, head), axis=-1) for head in range(v.shape[1])])
+    return np.stack([np.linalg.norm(v[:, head] @ matrix, axis=-1) for head, matrix in enumerate(w_o)])
 
 
-def value_weighted(pattern: Floats, v: Floats, out_proj: Floats) -> Floats:
+def value_weighted(pattern: Floats, v: Floats, w_o: Floats) -> Floats:
     """Weight times the length of what it moves: [head, query, key] (Kobayashi et al. 2020, "Attention is Not Only a
-    Weight"). Rows do not sum to 1: the unit is that of the residual stream. `v`, `out_proj` as in `moved_norms`."""
-    return pattern * moved_norms(v, out_proj)[:, None, :]
+    Weight"). Rows do not sum to 1: the unit is that of the residual stream. `v`, `w_o` as in `moved_norms`."""
+    return pattern * moved_norms(v, w_o)[:, None, :]
 
 
 def rollout(patterns: Iterable[Floats]) -> NDArray[np.float64]:
@@ -67,9 +66,3 @@ def rollout(patterns: Iterable[Floats]) -> NDArray[np.float64]:
     if rolled is None:
         raise ValueError("rollout needs the pattern of one layer at least.")
     return rolled
-
-
-def _moved(v: Floats, out_proj: Floats, head: int) -> Floats:
-    """What a head would add to the stream for each key, at weight 1: [key, emb_dim]."""
-    head_dim = v.shape[-1]
-    return v[:, head] @ out_proj[:, head * head_dim : (head + 1) * head_dim].T

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 import gptviz
 from gptviz import hub
 from gptviz.cache import ByteCache
+from gptviz.experiments import skeleton
 from gptviz.interventions import Part
 from gptviz.numerics.vectors import norms
 from gptviz.tokens import Tokens
@@ -48,7 +49,7 @@ class LoadedModel:
     @cached_property
     def embedding_norms(self) -> NDArray[np.float32]:
         """The length of every token's embedding: [vocab_size]."""
-        return norms(self.engine.weight("tok_emb.weight"))
+        return norms(self.engine.weights.w_e)
 
     def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
         """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
@@ -160,7 +161,7 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
 @st.cache_resource(max_entries=1, show_spinner=False)
 def untrained_twin(name: str) -> LoadedModel:
     """A model of the same shape with random weights."""
-    return _with_room(loaded(name).engine.untrained_twin())
+    return _with_room(skeleton.untrained_twin(loaded(name).engine))
 
 
 def own_models() -> dict[str, Path]:
