@@ -7,16 +7,9 @@
 (6, 4, 4)
 """
 
-from .catalog import MODELS
-from .checkpoints import WeightsError
-from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
-from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
-from .hooks import ACTIVATIONS
-from .hub import DownloadError
-from .interventions import Part
-from .model import ContextLengthError
-from .tokens import Tokens
-from .trace import Trace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .version import __version__
 
 __all__ = [
@@ -39,3 +32,48 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# Names are loaded when they are first used, so that `gptviz.charts` and `gptviz.numerics` work without torch.
+_MODULES = {
+    "ACTIVATIONS": "hooks",
+    "ConfigError": "config",
+    "ContextLengthError": "model",
+    "DownloadError": "hub",
+    "EmptyTextError": "engine",
+    "Engine": "engine",
+    "GPTConfig": "config",
+    "GPT_CONFIGS": "config",
+    "GPT_CONFIG_124M": "config",
+    "GeneratedToken": "engine",
+    "MODELS": "catalog",
+    "NotDownloadedError": "engine",
+    "Part": "interventions",
+    "Tokens": "tokens",
+    "Trace": "trace",
+    "WeightsError": "weights",
+    "load": "engine",
+}
+
+if TYPE_CHECKING:
+    from .catalog import MODELS
+    from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
+    from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
+    from .hooks import ACTIVATIONS
+    from .hub import DownloadError
+    from .interventions import Part
+    from .model import ContextLengthError
+    from .tokens import Tokens
+    from .trace import Trace
+    from .weights import WeightsError
+else:
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

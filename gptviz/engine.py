@@ -6,39 +6,36 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from . import hub
-from .analysis.sampling import draw, next_token_probabilities
 from .catalog import MODELS
 from .checkpoints import WeightsError, exists
 from .config import GPTConfig, check_config
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
-from .interventions import Part, dropout, switched_off
+from .interventions import Part, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
+from .numerics.chunks import chunks
+from .numerics.sampling import draw, next_token_probabilities
+from .parameters import Weights
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
 from .weights import (
     Source,
     check_finite,
     check_heads,
-    dummy_model,
     load_model,
     model_without_values,
     read_source,
     untrained_model,
 )
 
-_TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
-_ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
-_ROWS_OF_HEAD = 1024  # whose products are summed in float32
+TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 
 
 class NotDownloadedError(RuntimeError):
@@ -50,14 +47,6 @@ class EmptyTextError(ValueError):
 
     def __init__(self) -> None:
         super().__init__(f"The text is empty: type something, or put {END_OF_TEXT} in front.")
-
-
-class DropoutRuns(NamedTuple):
-    """What some runs with dropout gave, one row a run."""
-
-    logits: Array  # [run, vocab_size]: after the last token
-    pattern: Array  # [run, query, key]: one head's weights in that run, before dropout
-    dropped: Array  # [run, query, key]: the same after dropout, so what the values were weighted with
 
 
 @dataclass(frozen=True)
@@ -132,6 +121,29 @@ def _source_of(name: str, progress: hub.Progress | None, allow_download: bool) -
     return Source(cached or hub.download(known.repo, progress))
 
 
+@dataclass(frozen=True)
+class Session:
+    """The model while one thread holds it, and the ways between NumPy and torch."""
+
+    model: GPTModel
+    device: torch.device
+
+    def ids(self, ids: Sequence[int] | NDArray[Any]) -> Tensor:
+        """Token ids as the model takes them: [batch = 1, tokens]."""
+        return torch.tensor(ids, device=self.device)[None]
+
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """A float32 copy on the model's device."""
+        # torch knows neither read-only memory nor negative strides.
+        return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self.device)
+
+    def array(self, tensor: Tensor) -> Array:
+        """Read-only float32 of the same shape."""
+        array: Array = tensor.detach().float().cpu().numpy()
+        array.setflags(write=False)
+        return array
+
+
 class Engine:
     """A loaded model that turns texts into traces. Threads may share it: runs take turns."""
 
@@ -153,9 +165,11 @@ class Engine:
         self.n_heads_guessed = n_heads_guessed
         self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model = model.to(self._device).eval()
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._model = model.to(self.device).eval()
         self._lock = Lock()
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        self.weights = Weights(config, names, partial(_read_parameter, self._model))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -206,23 +220,27 @@ class Engine:
         that trace's positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than
         the model takes, and `ValueError` for a part that it does not have or `means` of another engine.
         """
-        if means is not None:
-            means.check_made_by(self)
+        if means is not None and means.engine is not self:
+            raise ValueError("These means are of another engine's run: give a trace of this one.")
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
-        self._check(tokens)
-        keep = set(keep)
+        self.check(tokens)
+        keep, off = set(keep), tuple(off)
         changes = switched_off(off, self.config, None if means is None else partial(_mean_activation, means))
-        with self._recording(keys(keep | {"resid_pre"}, self.config["n_layers"]), changes) as recorded:
-            last_stream = stream = self._model.stream(self._ids(tokens.ids))
+        with (
+            self.session() as session,
+            replace(session.model, changes),
+            record(session.model, keys(keep | {"resid_pre"}, self.config["n_layers"])) as recorded,
+        ):
+            last_stream = stream = session.model.stream(session.ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
                 last_stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
-            logits = self._model.out_head(self._model.final_norm(last_stream))
-        arrays = self._arrays(recorded)
-        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [self._array(stream)]
+            logits = session.model.out_head(session.model.final_norm(last_stream))
+        arrays = self._arrays(session, recorded)
+        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [session.array(stream[0])]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
-        derive = partial(self._derive, changes=changes)
-        last_logits = self._array(logits[:, -1].clone())
-        return Trace(tokens, self.config, borders, last_logits, derive, kept, made_by=self, changes=changes)
+        last_logits = session.array(logits[0, -1].clone())
+        by_mean = means is not None
+        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, by_mean=by_mean, changes=changes)
 
     def generate(
         self,
@@ -243,7 +261,7 @@ class Engine:
         a setting is out of range, and on the way `WeightsError` where the model gives no numbers to choose by.
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
-        self._check(tokens)
+        self.check(tokens)
         return self._generate(list(tokens.ids), max_new_tokens, seed, temperature, top_k, top_p)
 
     def _generate(
@@ -279,141 +297,77 @@ class Engine:
 
     def _next_logits(self, ids: Sequence[int], caches: Sequence[KeyValueCache]) -> Array:
         """[vocab_size]: what follows the tokens in the caches and `ids`."""
-        with self._running():
-            stream = self._model.stream(self._ids(ids), caches)
-            return self._array(self._model.out_head(self._model.final_norm(stream[:, -1:]))[:, 0])
-
-    def weight(self, name: str) -> Array:
-        """A parameter under its course name, such as `trf_blocks.0.att.W_query.weight` [out, in], read-only.
-
-        On the CPU it is the model's own memory, not a copy. Raises `KeyError` for an unknown name.
-        """
-        try:
-            parameter = self._model.get_parameter(name)
-        except AttributeError:
-            known = (known for known, _ in self._model.named_parameters(remove_duplicate=False))
-            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(known)}.") from None
-        array: Array = parameter.detach().float().cpu().numpy().view()
-        array.setflags(write=False)
-        return array
+        with self.session() as session:
+            stream = session.model.stream(session.ids(ids), caches)
+            return session.array(session.model.out_head(session.model.final_norm(stream[:, -1:]))[0, 0])
 
     def trace_of(self, tokens: Tokens, streams: Sequence[Array], *, off: Iterable[Part] = ()) -> Trace:
         """A trace of streams that no run gave, to see what each part of the model makes of them.
 
         `streams` are n_layers + 1 times [pos, emb_dim]: before each block, and after the last. `off` as in `run`.
         """
-        changes = switched_off(off, self.config)
+        off = tuple(off)
         last_logits = self.unembed(streams[-1][-1:])[0]
-        derive = partial(self._derive, changes=changes)
-        return Trace(tokens, self.config, streams, last_logits, derive, made_by=self, changes=changes)
+        return Trace(self, tokens, streams, last_logits, off=off, changes=switched_off(off, self.config))
 
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
-        return self._derive(("logits",), None, stream)["logits"]
+        return self.derive(("logits",), None, stream, {})["logits"]
 
-    def finish(self, variants: Mapping[Key, NDArray[Any]], *, changes: Mapping[Key, Change] | None = None) -> Array:
+    def resume(self, variants: Mapping[Key, NDArray[Any]], changes: Mapping[Key, Change]) -> Array:
         """The last block's stream at the last position, [variant, emb_dim], for other streams than a run's own.
 
-        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's:
-        `resid_pre`, `resid_mid` or `resid_post` of a layer. What follows is run for all as one batch,
-        which those of deeper places join, and they come out in that order. Each variant costs a run of
-        what follows: ask for few at a time, and leave positions out that the last one does not see. `changes`
-        are made on the way, such as those of the trace whose run goes on.
+        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's: `resid_pre`,
+        `resid_mid` or `resid_post` of a layer. The layers that follow are run for all as one batch, with the run's
+        `changes` (see `Trace.changes`); those of deeper places join it, and they come out in that order. Each variant
+        costs a run of these layers: ask for few at a time, and leave out positions that the last one does not see.
         """
         batch: Tensor | None = None
         for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks)):
-            of_layer = _of_layer(changes, layer)
+            in_layer = {key: change for key, change in changes.items() if key[1] == layer}
             for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
-                batch = self._joined(batch, variants.get((name, layer)))
-                if batch is not None:
-                    with self._running(), replace(self._model, of_layer):
-                        batch = torch.cat([step(some) for some in batch.split(_TOKENS_AT_ONCE // batch.shape[1] or 1)])
-            batch = self._joined(batch, variants.get(("resid_post", layer)))
+                with self.session() as session, replace(session.model, in_layer):
+                    batch = _joined(session, batch, variants.get((name, layer)))
+                    if batch is not None:
+                        batch = torch.cat([step(batch[rows]) for rows in _batches(batch)])
+            with self.session() as session:
+                batch = _joined(session, batch, variants.get(("resid_post", layer)))
         assert batch is not None, "there is one variant at least"
-        last: Array = batch[:, -1].float().cpu().numpy()
-        return last
+        return session.array(batch[:, -1])
 
-    def _joined(self, batch: Tensor | None, more: NDArray[Any] | None) -> Tensor | None:
-        if more is None:
-            return batch
-        return self._tensor(more) if batch is None else torch.cat((batch, self._tensor(more)))
+    def derive(
+        self, names: Sequence[str], layer: int | None, source: NDArray[Any], changes: Mapping[Key, Change]
+    ) -> Mapping[str, Array]:
+        """Activations of one part of the model, for a trace: runs that part alone, with its run's `changes`.
 
-    def dropout_runs(
-        self, tokens: Tokens, rate: float, runs: range, *, seed: int, layer: int, head: int, places: Iterable[str]
-    ) -> DropoutRuns:
-        """Run the text as in training, each time with other numbers dropped.
-
-        `rate` is the share that becomes 0; `places` are some of `embedding`, `attention` and `shortcut`,
-        as the course drops. Run 7 of a seed is the same whichever others are asked for; a head's weights
-        of each run come along. All go as one batch: ask for few. Raises as `run` does.
+        `names` lie in the block `layer`, or outside of the blocks. `source` is the stream that the part reads,
+        [pos, emb_dim], or for the embeddings the ids [pos].
         """
-        self._check(tokens)
-        n_layers = self.config["n_layers"]
-        sites: list[Key] = [("drop_emb", None)] if "embedding" in (places := set(places)) else []
-        for place in ("attention", "shortcut"):
-            sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
-        change = dropout(rate, [(seed, run) for run in runs])
-        watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-        model = self._model_of_same_weights(self.config)
-        with torch.inference_mode(), replace(model, dict.fromkeys(sites, change)), record(model, watched) as recorded:
-            stream = model.stream(self._ids(tokens.ids).expand(len(runs), -1))
-            logits = model.out_head(model.final_norm(stream[:, -1]))
-        of_head = (recorded[key][:, head].clone() for key in watched)  # a view would keep all heads
-        return DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head)))
+        wanted: list[Key] = [(name, layer) for name in names]
+        with (
+            self.session() as session,
+            replace(session.model, changes),
+            record(session.model, wanted, stop=True) as recorded,
+        ):
+            if layer is not None:
+                session.model.trf_blocks[layer](session.tensor(source)[None])
+            elif names[0] in ("embed", "pos_embed"):
+                session.model.embed(session.ids(source))
+            else:
+                normed = session.model.final_norm(session.tensor(source)[None])
+                if "logits" in names:
+                    session.model.out_head(normed)
+        return {name: array for (name, _), array in self._arrays(session, recorded).items()}
 
-    def gradient_norms(self, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
-        """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Hold the model in inference mode; others wait. Leave it as it was: hooks see every thread's pass."""
+        with self._lock, torch.inference_mode():
+            yield Session(self._model, self.device)
 
-        Parameters under their course names; a tied head has its part in the token embedding's. The model
-        is in evaluation mode and keeps no gradient. Raises as `run` does, and `ValueError` for one token.
-        """
-        self._check(tokens)
-        if len(tokens) < 2:
-            raise ValueError("One token alone has no next token to foresee, so there is no loss: add a second.")
-        norms: dict[str, float] = {}
-
-        def measure(name: str, parameter: Tensor) -> None:
-            assert parameter.grad is not None, "the hook is called with a gradient"
-            norms[name] = parameter.grad.norm().item()
-            parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
-
-        model = self._model_of_same_weights(self.config)  # the shared one stays as it is
-        parameters = dict(model.requires_grad_().named_parameters())
-        head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
-        for name, parameter in parameters.items():
-            if name != head:
-                parameter.register_post_accumulate_grad_hook(partial(measure, name))
-        with torch.enable_grad(), replace(model, switched_off(off, self.config)):
-            loss = _go_back(model, self._ids(tokens.ids))
-        measure(head, parameters[head])
-        return loss, {name: norms[name] for name in parameters}
-
-    def input_gradients(
-        self, streams: NDArray[Any], position: int, token: int, *, changes: Mapping[Key, Change] | None = None
-    ) -> tuple[NDArray[np.float64], Array]:
-        """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
-
-        `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
-        [variant, pos, emb_dim]. Later positions have gradient 0, and are not computed. `changes` are made on the
-        way, such as a trace's own.
-        """
-        model = self._model_of_same_weights(self.config)
-        seen = 1 + range(streams.shape[1])[position]
-        values, gradients = [], np.zeros(streams.shape, dtype=np.float32)
-        at_once = max(1, _TOKENS_AT_ONCE // seen)
-        for start in range(0, len(streams), at_once):
-            some = slice(start, start + at_once)
-            entering = self._tensor(streams[some, :seen]).requires_grad_()
-            with torch.enable_grad(), replace(model, changes or {}):
-                x = entering
-                for block in model.trf_blocks:
-                    x = block(x)
-                normed = model.final_norm(x[:, -1])
-                value, gradient = _log_probability(model.out_head, normed.detach(), token)
-                (gradient,) = torch.autograd.grad(normed, entering, gradient)
-            values.append(value.cpu().numpy())
-            gradients[some, :seen] = gradient.cpu().numpy()
-        return np.concatenate(values), gradients
+    def own_session(self) -> Session:
+        """The model's modules once more, on the same memory: hooks and gradients in them disturb nobody."""
+        return Session(self._with_same_weights(self.config), self.device)
 
     def with_heads(self, n_heads: int) -> "Engine":
         """An engine with the same weights, in the same memory, cut into another number of heads.
@@ -422,66 +376,18 @@ class Engine:
         `emb_dim`.
         """
         config = check_config({**self.config, "n_heads": n_heads})
-        model = self._model_of_same_weights(config)
-        return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self._device)
+        model = self._with_same_weights(config)
+        return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self.device)
 
-    def _model_of_same_weights(self, config: GPTConfig) -> GPTModel:
-        """The model's modules once more, on the same memory: hooks and gradients in them need no lock."""
+    def _with_same_weights(self, config: GPTConfig) -> GPTModel:
         model = model_without_values(config, tied_head=self.tied_head).eval()
         model.load_state_dict(self._model.state_dict(), assign=True)
         if self.tied_head:
             model.tie_head()
         return model.requires_grad_(False)
 
-    def untrained_twin(self, seed: int = 0) -> "Engine":
-        """An engine of the same shape with random weights."""
-        model = untrained_model(self.config, seed, tied_head=self.tied_head)
-        return Engine(model, self.config, name=f"{self.name}, untrained", device=self._device)
-
-    def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
-        """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
-        model = dummy_model(self.config, seed)
-        with torch.inference_mode():
-            streams = [model.stream(torch.tensor(tokens.ids)[None])[:, -1] for tokens in texts]
-            return [self._array(model.out_head(model.final_norm(stream))) for stream in streams]
-
-    def _derive(
-        self,
-        names: Sequence[str],
-        layer: int | None,
-        source: NDArray[Any],
-        *,
-        changes: Mapping[Key, Change] | None = None,
-    ) -> Mapping[str, Array]:
-        """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
-        with self._recording([(name, layer) for name in names], _of_layer(changes, layer), stop=True) as recorded:
-            if layer is not None:
-                self._model.trf_blocks[layer](self._tensor(source)[None])
-            elif names[0] in ("embed", "pos_embed"):
-                self._model.embed(self._ids(source))
-            else:
-                normed = self._model.final_norm(self._tensor(source)[None])
-                if "logits" in names:
-                    self._model.out_head(normed)
-        return {name: array for (name, _), array in self._arrays(recorded).items()}
-
-    # --- one run at a time ---------------------------------------------------------------------
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Hold the model: hooks of one run would else record another thread's."""
-        with self._lock, torch.inference_mode():
-            yield
-
-    @contextmanager
-    def _recording(
-        self, wanted: Iterable[Key], changes: Mapping[Key, Change] | None = None, *, stop: bool = False
-    ) -> Iterator[dict[Key, Tensor]]:
-        """Record what the model goes on with, after the `changes`; with `stop`, until all that is wanted is there."""
-        with self._running(), replace(self._model, changes or {}), record(self._model, wanted, stop=stop) as recorded:
-            yield recorded
-
-    def _check(self, tokens: Tokens) -> None:
+    def check(self, tokens: Tokens) -> None:
+        """Raise as `run` does where the model does not take these tokens."""
         if not tokens.ids:
             raise EmptyTextError
         if len(tokens) > self.config["context_length"]:
@@ -492,71 +398,31 @@ class Engine:
                 "it was made for another tokenizer."
             )
 
-    # --- between NumPy and torch ---------------------------------------------------------------
-
-    def _ids(self, ids: Sequence[int] | NDArray[Any]) -> Tensor:
-        """[batch = 1, tokens]"""
-        return torch.tensor(ids, device=self._device)[None]
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        # A copy: torch knows no read-only memory. It knows no negative strides either.
-        return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self._device)
-
-    def _arrays(self, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
-        return {key: self._array(tensor, by_head=ACTIVATIONS[key[0]].by_head) for key, tensor in recorded.items()}
-
-    def _array(self, tensor: Tensor, *, by_head: bool = False) -> Array:
-        """Without the batch, as read-only float32; with `by_head` the last axis is split into head, head_dim."""
-        if by_head:
-            n_heads = self.config["n_heads"]
-            tensor = tensor.unflatten(-1, (n_heads, tensor.shape[-1] // n_heads))
-        array: Array = tensor[0].float().cpu().numpy()
-        array.setflags(write=False)
-        return array
+    def _arrays(self, session: Session, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
+        """Without the batch; joined heads are split into [head, head_dim]."""
+        n_heads = self.config["n_heads"]
+        return {
+            key: session.array(value[0].unflatten(-1, (n_heads, -1)) if ACTIVATIONS[key[0]].by_head else value[0])
+            for key, value in recorded.items()
+        }
 
 
-def _go_back(model: GPTModel, ids: Tensor) -> float:
-    """Back-propagate the mean loss of the ids' own next ones, [batch = 1, tokens]; gives it, in nats.
-
-    A few positions' logits at a time. Of a long text only the stream between blocks is held until then, and each
-    block is run once more on the way back (Chen et al. 2016): it takes longer, and a third of the memory.
-    """
-    is_long = ids.numel() > _ROWS_OF_LOGITS
-    stream = model.embed(ids)
-    for block in model.trf_blocks:
-        stream = checkpoint(block, stream, use_reentrant=False) if is_long else block(stream)
-    normed = model.final_norm(stream)
-    ends, n_losses = normed.detach().requires_grad_(), ids.numel() - 1
-    total = 0.0
-    for start in range(0, n_losses, _ROWS_OF_LOGITS):
-        rows = slice(start, min(start + _ROWS_OF_LOGITS, n_losses))
-        logits, following = model.out_head(ends[0, rows]), ids[0, rows.start + 1 : rows.stop + 1]
-        loss = F.cross_entropy(logits, following, reduction="sum") / n_losses
-        loss.backward()
-        total += loss.item()
-    normed.backward(ends.grad)
-    return total
+def _read_parameter(model: GPTModel, name: str) -> Array:
+    """Read-only; on the CPU it is the model's own memory."""
+    array: Array = model.get_parameter(name).detach().float().cpu().numpy().view()
+    array.setflags(write=False)
+    return array
 
 
-@torch.no_grad()
-def _log_probability(head: nn.Linear, normed: Tensor, token: int) -> tuple[Tensor, Tensor]:
-    """Log-probability of `token` in nats [row] in float64, and its gradient with respect to `normed` [row, emb_dim].
-
-    The gradient is a sum over the whole vocabulary: added up in float32, it would lose three digits.
-    """
-    log_probabilities = head(normed).double().log_softmax(dim=-1)
-    outer = -log_probabilities.exp()
-    outer[:, token] += 1
-    rows = range(0, head.out_features, _ROWS_OF_HEAD)
-    parts = (outer[:, at : at + _ROWS_OF_HEAD].to(normed) @ head.weight[at : at + _ROWS_OF_HEAD] for at in rows)
-    gradient = torch.zeros_like(normed, dtype=torch.float64)
-    for part in parts:
-        gradient += part
-    return log_probabilities[:, token], gradient.to(normed)
+def _joined(session: Session, batch: Tensor | None, more: NDArray[Any] | None) -> Tensor | None:
+    if more is None:
+        return batch
+    return session.tensor(more) if batch is None else torch.cat((batch, session.tensor(more)))
 
 
-def _of_layer(changes: Mapping[Key, Change] | None, layer: int | None) -> dict[Key, Change]:
-    return {key: change for key, change in (changes or {}).items() if key[1] == layer}
+def _batches(batch: Tensor) -> Iterator[slice]:
+    """The rows of [variant, pos, emb_dim] that are run at once."""
+    return chunks(len(batch), TOKENS_AT_ONCE // batch.shape[1])
 
 
 def _mean_activation(trace: Trace, name: str, layer: int) -> Array:

@@ -4,14 +4,16 @@ import codecs
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 import tiktoken
+from numpy.typing import NDArray
 
 VOCAB_BPE = Path(__file__).parent / "data" / "gpt2-bpe" / "vocab.bpe"
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -181,6 +183,12 @@ class Tokenizer:
 def gpt2_tokenizer() -> Tokenizer:
     """The one shared tokenizer; it is read-only."""
     return Tokenizer()
+
+
+def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
+    """Each id's token as `display` shows it."""
+    listed: list[Any] = np.asarray(ids).tolist()
+    return gpt2_tokenizer().tokens(listed).strings
 
 
 def display(raw: bytes) -> str:

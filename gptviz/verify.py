@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .analysis import arithmetic
-from .analysis.sampling import log_softmax, next_token_probabilities
 from .catalog import MODELS
 from .checkpoints import WeightsError
 from .engine import Engine
 from .hooks import ACTIVATIONS
 from .hub import checksum_of, known_checksum
 from .interventions import Part
+from .numerics.sampling import log_softmax, next_token_probabilities
 from .trace import Trace
 from .weights import read_checkpoint
 
@@ -112,7 +112,7 @@ def _in_memory(engine: Engine, path: Path) -> Check:
 
 def _is_weight(engine: Engine, name: str, values: ArrayLike) -> bool:
     try:
-        return np.array_equal(engine.weight(name), values)
+        return np.array_equal(engine.weights[name], values)
     except KeyError:
         return False
 
@@ -124,7 +124,7 @@ def _steps(engine: Engine, trace: Trace) -> Iterator[Check]:
     """Every step of every layer, recomputed in float64."""
     for step in arithmetic.STEPS.values():
         layers = range(engine.config["n_layers"]) if step.in_block else [None]
-        yield _step(step.title, (arithmetic.check(trace, engine, step, layer) for layer in layers))
+        yield _step(step.title, (arithmetic.check(trace, step, layer) for layer in layers))
 
 
 def _small_streams(engine: Engine, trace: Trace) -> Iterator[Check]:
@@ -136,11 +136,11 @@ def _small_streams(engine: Engine, trace: Trace) -> Iterator[Check]:
     probe = engine.trace_of(trace.tokens, small, off=[Part("attention", layer) for layer in layers])
     for key in ("norm1", "norm2", "final_norm"):
         step = arithmetic.STEPS[key]
-        found = (arithmetic.check(probe, engine, step, layer) for layer in (layers if step.in_block else [None]))
+        found = (arithmetic.check(probe, step, layer) for layer in (layers if step.in_block else [None]))
         yield _step(f"{step.title} of a stream of standard deviation 0.001", found)
 
 
-def _step(title: str, found: Iterable[arithmetic.Check]) -> Check:
+def _step(title: str, found: Iterable[arithmetic.StepCheck]) -> Check:
     by_layer = list(found)
     shares = [one.share for one in by_layer]
     worst = int(np.argmax(shares))  # a NaN is the largest
@@ -180,8 +180,8 @@ def _whole_run(engine: Engine, trace: Trace) -> Iterator[Check]:
 
 
 def _embeddings(engine: Engine, ids: list[int]) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
-    token = engine.weight("tok_emb.weight")[ids]
-    position = engine.weight("pos_emb.weight")[: len(ids)]
+    token = engine.weights.w_e[ids]
+    position = engine.weights.w_pos[: len(ids)]
     return token, position, token.astype(np.float64) + position
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from gptviz import charts
 from gptviz.analysis.heads import all_head_scores, all_tiles, ov_effect, rollout_to
 from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
-from gptviz.experiments.head_ablation import effects_of_heads, portions_of_heads
+from gptviz.experiments.head_ablation import head_effects
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.readings import strongest, value_weighted, without_first
 from gptviz.numerics.tiles import largest_of_squares, pool_factor
@@ -333,18 +333,17 @@ def show_causes(view: View) -> None:
     )
     name = code(view.engine.tokenizer.tokens([token]).strings[0])
     st.caption(f"Change of the log-probability of {name} ({why}) when one head alone is off. Below 0: it helped.")
-    portions = effect_portions(view, position, replacement)
+    question = view.trace(), position, token, replacement
     asked = st.button("Measure all heads", key="measure", type="primary")
-    if asked or all(view.known(effects_of_heads, *portion) is not None for portion in portions):
-        work.whole(view, effects_of_heads, portions, "Switching heads off…")
+    if asked or work.is_done(view, head_effects, *question):
+        head_effects(*question, run=work.behind_bar(view, "Heads switched off:"))
         show_picture(head_causes, view, on_click=partial(open_clicked_head, head_causes.key))
 
 
 @picture("causes", "Heads by what they cause", settings.LAYER, settings.HEAD, settings.TOKEN, settings.REPLACEMENT)
 def head_causes(view: View, layer: int, head: int, token: int, replacement: str) -> Chart:
     """The change of a token's log-probability without each head."""
-    effects = [view.computed(effects_of_heads, *portion) for portion in effect_portions(view, token, replacement)]
-    grid = np.concatenate(effects).reshape(view.config["n_layers"], view.config["n_heads"])
+    grid = head_effects(view.trace(), token, foreseen_token(view, token), replacement, run=view.run_portions)
     return Chart(
         partial(charts.head_grid, grid, what="nats", signed=True, chosen=(layer, head)),
         "Change of the log-probability without each head.",
@@ -356,12 +355,6 @@ def foreseen_token(view: View, position: int) -> int:
     if position + 1 < len(view.tokens):
         return view.tokens.ids[position + 1]
     return int(view.trace().logits_at(position).argmax())
-
-
-def effect_portions(view: View, position: int, replacement: str) -> list[tuple[object, ...]]:
-    """The calls of `effects_of_heads` that cover all heads."""
-    trace, token = view.trace(), foreseen_token(view, position)
-    return [(trace, position, token, replacement, heads) for heads in portions_of_heads(trace, position)]
 
 
 def show_strongest(scores: pd.DataFrame) -> None:

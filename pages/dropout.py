@@ -8,7 +8,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from gptviz import charts
-from gptviz.experiments.dropout import Dropout, DropoutRuns, Spread, dropout_runs, portions_of_runs, spread
+from gptviz.experiments.dropout import Dropout, DropoutRuns, Spread, dropout_runs, spread
+from gptviz.experiments.portions import Run
 from gptviz.numerics.ranking import top_ids
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import strings_of
@@ -53,7 +54,7 @@ def show_dropout(view: View) -> None:
     layer_column, head_column, token_column = st.columns([1, 1, 2])
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings, "After token")
-    work.whole(view, spread, spread_portions(view, how, n_runs, layer, head, token), "Runs with dropout:")
+    all_runs(view, how, n_runs, layer, head, token, run=work.behind_bar(view, "Runs with dropout:"))
     show_spread(view, how, n_runs, layer, head, token)
     show_one_run(view, how, n_runs, layer, head, token)
 
@@ -106,24 +107,15 @@ def up_to(view: View, token: int) -> View:
 # --- many runs ---------------------------------------------------------------------------------
 
 
-def spread_portions(
-    view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int
-) -> list[tuple[object, ...]]:
-    """The calls of `spread` that make all runs."""
-    tokens = up_to(view, token).tokens
-    ids = tuple(next_ids(view, token).tolist())
-    return [(view.engine, tokens, how, runs, layer, head, ids) for runs in portions_of_runs(n_runs, len(tokens))]
-
-
 def next_ids(view: View, token: int) -> NDArray[np.int64]:
     """The most probable next tokens of the evaluation."""
     return top_ids(view.trace().logits_at(token), NUMBERS)
 
 
-def all_runs(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> Spread:
-    """What all runs gave."""
-    parts = [view.computed(spread, *portion) for portion in spread_portions(view, how, n_runs, layer, head, token)]
-    return Spread(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def all_runs(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int, run: Run | None = None) -> Spread:
+    """The results of all runs."""
+    tokens, ids = up_to(view, token).tokens, next_ids(view, token).tolist()
+    return spread(view.engine, tokens, how, n_runs, layer=layer, head=head, ids=ids, run=run or view.run_portions)
 
 
 def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:

@@ -13,9 +13,10 @@ import gptviz
 from gptviz import charts
 from gptviz.analysis.stream import similarity_of_tokens
 from gptviz.experiments.gradients import all_shortcuts, gradient_table
+from gptviz.experiments.portions import Run
 from gptviz.experiments.token_attribution import Integrated, gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
-from gptviz.ui import settings, state, widgets
+from gptviz.ui import settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About
@@ -209,15 +210,14 @@ def show_attribution(view: View) -> None:
     st.caption(about + " Above 0: the token made it more probable.")
 
 
-def integrated(view: View, position: int, token: int) -> Integrated:
-    """Integrated gradients, computed once."""
-    return view.computed(integrated_gradients, view.trace(), position, token)
+def integrated(view: View, position: int, token: int, run: Run | None = None) -> Integrated:
+    """Integrated gradients of the text's run."""
+    return integrated_gradients(view.trace(), position, token, run=run or view.run_portions)
 
 
 def show_completeness(view: View, position: int, token: int) -> None:
     """Whether the contributions add up to the model's own difference."""
-    with st.spinner("Going back through the model…"):
-        found = integrated(view, position, token)
+    found = integrated(view, position, token, run=work.behind_bar(view, "Going back through the model…"))
     verdict(
         found.error <= 0.01,
         f"Sum {found.contributions.sum():+.4f} nats, the model's own difference {found.difference:+.4f}: "

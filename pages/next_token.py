@@ -10,8 +10,8 @@ import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.prediction import prediction_table
-from gptviz.numerics.sampling import draw, next_token_probabilities
 from gptviz.checkpoints import WeightsError
+from gptviz.numerics.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID
 from gptviz.ui import chips, limits, settings, state, widgets
 from gptviz.ui.fragments import fragment, rerun_fragment

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gptviz import charts
-from gptviz.analysis.attention import strongest
+from gptviz.numerics.readings import strongest
 
 STRINGS = ("the", "␣cat", "␣the", "<b>x</b>")
 PATTERN = np.array([[1, 0, 0, 0], [0.25, 0.75, 0, 0], [0.5, 0.3, 0.2, 0], [0.1, 0.2, 0.3, 0.4]], dtype=np.float32)

@@ -92,8 +92,9 @@ def test_a_figure_of_all_heads_stays_within_its_bytes():
 
 
 def test_numpys_products_have_one_thread_in_the_app():
-    open_page("tokens", text="The cat sat")
-    assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+    # Not SciPy's, which comes with scikit-learn and the tests alone.
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
+    assert [pool["num_threads"] for pool in pools] == [1]
 
 
 WITHOUT_TORCH = """

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_engine, tiny_model
 
 from gptviz import ContextLengthError, EmptyTextError, Engine, WeightsError
-from gptviz.analysis.sampling import next_token_probabilities
+from gptviz.numerics.sampling import next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID
 
 TEXT = "Once upon a time there was a"
@@ -231,17 +231,17 @@ def test_unembed_takes_any_real_array(tiny):
 
 
 def test_a_weight_is_read_only_and_an_unknown_one_a_key_error(tiny):
-    weight = tiny.weight("trf_blocks.0.att.W_query.weight")
+    weight = tiny.weights["trf_blocks.0.att.W_query.weight"]
     assert weight.shape == (16, 16)
     assert not weight.flags.writeable
-    assert tiny.weight("out_head.weight").shape == (50257, 16)
+    assert tiny.weights["out_head.weight"].shape == (50257, 16)
     with pytest.raises(KeyError, match=r"known are: tok_emb\.weight"):
-        tiny.weight("wte.weight")
+        tiny.weights["wte.weight"]
 
 
 def test_a_tied_head_is_a_weight_under_both_names():
     engine = tiny_engine(tied_head=True)
-    assert np.shares_memory(engine.weight("out_head.weight"), engine.weight("tok_emb.weight"))
+    assert np.shares_memory(engine.weights["out_head.weight"], engine.weights["tok_emb.weight"])
 
 
 def test_a_model_in_training_mode_runs_without_dropout():

@@ -16,13 +16,7 @@ from gptviz.ui.view import View
 
 FOLDER = Path(pages.__file__).parent
 MODULES = [module for group in pages.PAGES.values() for module in group]
-EXPECTED = """
-    added-cosines added-norms after-dropout all-heads arithmetic attention-lines attention-map attribution
-    attribution-kinds ablation-lens before-after before-dropout board causes components embedding-cosines
-    embedding-lengths embedding-map followed gain gelu-curve gradients head head-difference lens likeness logits neighbours
-    next-pair next-token-bars parameters patched-map positions saliency scores spread spread-weights step-map step-pairs
-    stream-norms surprisal surprisal-bars surprisal-pair token-changes waves
-""".split()
+EXPECTED = ["added-cosines", "added-norms", "after-dropout", "all-heads", "arithmetic", "attention-lines", "attention-map", "attribution", "attribution-kinds", "ablation-lens", "before-after", "before-dropout", "board", "causes", "components", "embedding-cosines", "embedding-lengths", "embedding-map", "followed", "gain", "gelu-curve", "gradients", "head", "head-difference", "lens", "likeness", "logits", "neighbours", "next-pair", "next-token-bars", "parameters", "patched-map", "positions", "saliency", "scores", "spread", "spread-weights", "step-map", "step-pairs", "stream-norms", "surprisal", "surprisal-bars", "surprisal-pair", "token-changes", "waves"]
 
 
 @pytest.fixture(scope="module", params=["tiny", "story-gpt"])

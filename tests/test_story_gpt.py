@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gptviz.analysis.sampling import log_softmax
 
 import gptviz
 from gptviz.analysis import heads
-from gptviz.analysis.sampling import log_softmax
 from gptviz.catalog import STORY_GPT
 
 HELD_OUT = Path(__file__).parent / "data" / "held_out.txt"

@@ -4,6 +4,7 @@ import unicodedata
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import regex  # a requirement of tiktoken, whose tables of Unicode are others
 import tiktoken
@@ -17,6 +18,7 @@ from gptviz.tokens import (
     TokenizerDataError,
     display,
     gpt2_tokenizer,
+    strings_of,
 )
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, lone surrogates too
@@ -325,3 +327,8 @@ def test_transformers_gives_the_same_ids_for_the_cards_sentences(transformers_to
     for sentence in re.split(r"(?<=[.|]) ", card):
         expected = transformers_tokenizer(sentence, add_special_tokens=False)["input_ids"]
         assert list(encode(sentence, special=True).ids) == expected
+
+
+@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
+def test_strings_are_those_shown_elsewhere(ids):
+    assert strings_of(ids) == ("␣the", "↵")

@@ -97,7 +97,7 @@ def test_a_tensor_that_claims_more_than_is_stored_is_refused(tmp_path):
 def test_every_kind_of_floating_point_is_read_as_float32(tmp_path, dtype):
     state = {name: tensor.to(dtype) for name, tensor in tiny_model().state_dict().items()}
     engine = gptviz.load(course_file(tmp_path / "model.pth", **state), device="cpu")
-    assert engine.weight("final_norm.scale").tolist() == state["final_norm.scale"].float().tolist()
+    assert engine.weights["final_norm.scale"].tolist() == state["final_norm.scale"].float().tolist()
 
 
 @pytest.mark.parametrize(

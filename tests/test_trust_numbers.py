@@ -12,7 +12,6 @@ from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module
 from gptviz.analysis.finite import not_finite
-from gptviz.analysis.lens import Lens, stream_points
 from gptviz.ui import models
 
 STRINGS = ("the", "␣cat", "␣sat", "<b>")
@@ -143,9 +142,7 @@ CALLS = {
     "dropped_map": lambda draw, x: draw(np.abs(x), x, STRINGS),
     "gelu_curve": lambda draw, x: draw(x[0], x[1]),
     "head_grid": lambda draw, x: draw(x, what="score", signed=True, chosen=(1, 1)),
-    "lens_map": lambda draw, x: draw(
-        Lens(stream_points(3)[:4], np.arange(16).reshape(4, 4, 1), x.reshape(4, 4, 1)), STRINGS
-    ),
+    "lens_map": lambda draw, x: draw(x.reshape(4, 4, 1), np.array(STRINGS * 4).reshape(4, 4, 1), STRINGS, STRINGS),
     "next_token_pair": lambda draw, x: draw(
         pd.DataFrame({"token": STRINGS, "id": range(4), "first": x[0], "second": x[1], "change": x[2]}), ("a", "b")
     ),

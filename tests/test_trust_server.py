@@ -458,17 +458,17 @@ def lines_of(name):
 
 COUNTED = """
 import sys
-import gptviz
+from gptviz.experiments import token_attribution
 from streamlit.web.cli import main
 
-note, backwards = sys.argv[1], gptviz.Engine.input_gradients
+note, backwards = sys.argv[1], token_attribution.input_gradients
 
 def counted(*arguments):
     with open(note, "a") as file:
         print("back", file=file)
     return backwards(*arguments)
 
-gptviz.Engine.input_gradients = counted
+token_attribution.input_gradients = counted
 main(sys.argv[2:])
 """
 

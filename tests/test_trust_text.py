@@ -28,7 +28,6 @@ from test_app import (  # noqa: F401 - fixtures
 from test_trust_numbers import CALLS
 
 import gptviz.charts as charts_module
-from gptviz.analysis.lens import Lens, stream_points
 from gptviz.charts.theme import labels
 from gptviz.tokens import END_OF_TEXT_ID, gpt2_tokenizer
 from gptviz.ui import look
@@ -116,8 +115,7 @@ def drawn(name, strings):
         "dropped_map": lambda: draw(ARRAY, ARRAY, strings),
         "run_spread": lambda: draw(ARRAY, ARRAY[0], strings, what="probability"),
         "lens_map": lambda: draw(
-            Lens(stream_points(3)[:4], np.full((4, 4, 1), 27), ARRAY.reshape(4, 4, 1)),  # `<` in every cell
-            strings,
+            ARRAY.reshape(4, 4, 1), np.array(strings * 4, dtype=object).reshape(4, 4, 1), ["low"] * 4, strings
         ),
         "principal_scatter": lambda: draw(ARRAY[:, :3], strings, ARRAY[3, :3]),
         "surprisal_bars": lambda: draw(strings, ARRAY[3]),

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny import tiny_engine
 
 import gptviz
-from gptviz.analysis.lens import lens
-from gptviz.analysis.patching import Question, patched_differences
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.cache import ByteCache
+from gptviz.experiments.dropout import Dropout, dropout_runs
+from gptviz.experiments.gradients import gradient_norms
+from gptviz.experiments.patching import Question, patched_differences
 from gptviz.hooks import ACTIVATIONS, PER_LAYER
 from gptviz.interventions import Part
 from gptviz.tokens import gpt2_tokenizer
@@ -33,7 +36,7 @@ def look(model, tokens):
 def read(model, tokens):
     trace = model.trace(tokens)
     table = model.result(tokens, "prediction", lambda: prediction_table(trace))
-    grid = model.result(tokens, "lens", lambda: lens(trace, model.engine, positions=slice(0, 4)))
+    grid = model.result(tokens, "lens", lambda: logit_lens(trace, positions=slice(0, 4)))
     return [table["surprisal_nats"].to_numpy(), grid.ids, grid.probabilities]
 
 
@@ -48,19 +51,18 @@ def switch_off(model, tokens):
 
 
 def drop_out(model, tokens):
-    return list(
-        model.engine.dropout_runs(tokens, 0.4, range(2), seed=len(tokens), layer=1, head=0, places=["attention"])
-    )
+    dropout = Dropout(0.4, ("attention",), len(tokens))
+    return list(dropout_runs(model.engine, tokens, dropout, range(2), layer=1, head=0))
 
 
 def patch(model, tokens):
     corrupted = model.engine.tokenizer.tokens((*tokens.ids[:-1], 5))
     question = Question(model.trace(tokens), model.trace(corrupted), 7, 8)
-    return [patched_differences(question, model.engine, kind, 1) for kind in ("resid_pre", "z")]
+    return [patched_differences(question, kind, 1) for kind in ("resid_pre", "z")]
 
 
 def go_back(model, tokens):
-    return [np.array(list(model.engine.gradient_norms(tokens)[1].values()))]
+    return [np.array(list(gradient_norms(model.engine, tokens)[1].values()))]
 
 
 # What a session does: a function (model, tokens) -> arrays.
@@ -189,7 +191,7 @@ def test_the_longest_texts_trace_is_kept(name):
     shape = (config["context_length"], config["emb_dim"])
     stream = [np.broadcast_to(np.float32(0), shape)] * (config["n_layers"] + 1)  # takes no memory
     tokens = gpt2_tokenizer().tokens([0] * config["context_length"])
-    trace = Trace(tokens, config, stream, np.zeros(config["vocab_size"], np.float32), lambda *_: {})
+    trace = Trace(SimpleNamespace(config=config), tokens, stream, np.zeros(config["vocab_size"], np.float32))
     assert trace.max_bytes < max(models._TRACE_BYTES, models.largest_trace(config))
 
 

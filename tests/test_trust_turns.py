@@ -8,14 +8,14 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import streamlit as st
+from gptviz.analysis.causes import head_effects
+from gptviz.analysis.dropout import PLACES, Dropout, spread
+from gptviz.analysis.saliency import integrated_gradients
 from test_app import charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - the fixtures
 from tiny import tiny_engine
 
 from gptviz import hub
 from gptviz.analysis import causes, dropout, saliency
-from gptviz.analysis.causes import head_effects
-from gptviz.analysis.dropout import PLACES, Dropout, spread
-from gptviz.analysis.saliency import integrated_gradients
 from gptviz.cache import ByteCache
 from gptviz.model import TransformerBlock
 from gptviz.ui import models

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine
 from ..hooks import PER_LAYER
+from ..numerics.chunks import chunks
 from ..trace import Trace
 
 Float64 = NDArray[np.float64]
@@ -71,7 +71,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Check:
+class StepCheck:
     """All cells of a step against the model's own."""
 
     step: Step
@@ -109,17 +109,16 @@ class Explanation:
         return self.difference <= self.tolerance
 
 
-def recompute(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Float64:
+def recompute(trace: Trace, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Float64:
     """The step's activation, or those `rows` of its first axis, recomputed in float64.
 
     `layer` is the block, for a step that blocks have. For long texts, and for logits (400 kB a
-    position), ask for the rows shown. Raises `ValueError` for a trace of another engine, and for a step
-    that the run had switched off.
+    position), ask for the rows shown. Raises `ValueError` for a step that the run had switched off.
     """
-    return _recompute(trace, step, _operands(trace, engine, step, layer), rows).value
+    return _recompute(trace, step, _operands(trace, step, layer), rows).value
 
 
-def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Check:
+def check(trace: Trace, step: Step, layer: int | None = None, rows: slice = slice(None)) -> StepCheck:
     """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's.
 
     Raises as `recompute` does.
@@ -128,19 +127,18 @@ def check(trace: Trace, engine: Engine, step: Step, layer: int | None = None, ro
     start, stop, _ = rows.indices(n_rows)
     at_once = 1 if step.name in _HEAD_FIRST else 32 if step.name == "logits" else _ROWS_AT_ONCE
     # Taken from the trace once: at 1,024 tokens it cannot hold all that a step reads, and would derive it again.
-    operands = _operands(trace, engine, step, layer)
+    operands = _operands(trace, step, layer)
     made = None if step.name == "logits" else _activation(trace, step.name, layer)
     checks = []
-    for first in range(start, stop, at_once):
-        part = slice(first, min(first + at_once, stop))
+    for part in chunks(stop, at_once, start=start):
         actual = trace.logits_at(part) if made is None else made[part]
-        checks.append(_compare(step, _recompute(trace, step, operands, part), actual, first))
+        checks.append(_compare(step, _recompute(trace, step, operands, part), actual, part.start))
     worst = max(checks, key=lambda part: np.inf if np.isnan(part.share) else part.share)
     differences = [part.largest_difference for part in checks]
-    return Check(step, sum(part.n_cells for part in checks), float(np.max(differences)), worst.at, worst.share)
+    return StepCheck(step, sum(part.n_cells for part in checks), float(np.max(differences)), worst.at, worst.share)
 
 
-def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
+def explain(trace: Trace, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
     """The arithmetic of the cell `index` of a step's activation.
 
     Raises as `recompute` does, and `IndexError` outside of the activation.
@@ -154,17 +152,17 @@ def explain(trace: Trace, engine: Engine, step: Step, index: tuple[int, ...], la
     if step.name in _BY_HEAD:
         _, head_dim = _heads(trace)
         others = [others[0] * head_dim + others[1]]
-    working = step.cell((first, *others), *_operands(trace, engine, step, layer))
+    working = step.cell((first, *others), *_operands(trace, step, layer))
     operands, intermediates, value, size = working
     return Explanation(step, index, operands, intermediates, value, model_value, _tolerance(size))
 
 
-def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> Check:
+def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> StepCheck:
     """Rows of a step from the number `first` on against the model's own."""
     difference = np.abs(recomputed.value - actual)
     share = difference / _tolerance(recomputed.size)
     row, *others = (int(number) for number in np.unravel_index(share.argmax(), share.shape))  # a NaN is the largest
-    return Check(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
+    return StepCheck(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
 
 
 def _heads(trace: Trace) -> tuple[int, int]:
@@ -190,19 +188,18 @@ def _activation(trace: Trace, name: str, layer: int | None) -> NDArray[np.float3
     return trace[name, trace.config["n_layers"] - 1 if layer is None else layer]  # the final norm reads the last block
 
 
-def _operands(trace: Trace, engine: Engine, step: Step, layer: int | None) -> list[NDArray[np.float32]]:
+def _operands(trace: Trace, step: Step, layer: int | None) -> list[NDArray[np.float32]]:
     """The step's activations, then its parameters. A bias that the model has not is left out: it is always the last."""
     if step.in_block and layer is None:
         raise ValueError(f"Every layer has the step {step.key!r}: say which.")
     if not step.in_block:
         layer = None
-    trace.check_made_by(engine)
     if {(step.name, layer), (step.key, layer)} & set(trace.changes):
         raise ValueError(f"This run had {step.name} of layer {layer} switched off: take a run with it on.")
     parameters = [
-        engine.weight(name.format(layer=layer))
+        trace.weights[name.format(layer=layer)]
         for name in step.parameters
-        if engine.config["qkv_bias"] or not name.endswith(("W_query.bias", "W_key.bias", "W_value.bias"))
+        if trace.config["qkv_bias"] or not name.endswith(("W_query.bias", "W_key.bias", "W_value.bias"))
     ]
     return [_activation(trace, name, layer) for name in step.reads] + parameters
 
@@ -245,8 +242,7 @@ def _linear(rows: slice, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[An
     x = _float64(x[rows])
     x = x.reshape(len(x), weight.shape[1])  # z: the heads are joined
     value, size = np.empty((2, len(x), len(weight)))
-    for start in range(0, len(weight), _WEIGHT_ROWS_AT_ONCE):
-        columns = slice(start, start + _WEIGHT_ROWS_AT_ONCE)
+    for columns in chunks(len(weight), _WEIGHT_ROWS_AT_ONCE):
         part = _float64(weight[columns])
         value[:, columns] = x @ part.T
         size[:, columns] = np.abs(x) @ np.abs(part).T

@@ -27,7 +27,7 @@ def attention_map(
 
     `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
     position are framed. `what` names another reading than the weights. Where `pooled` x `pooled`
-    tokens fall together in a cell (see `gptviz.analysis.tiles`), `pattern` has as many fewer cells.
+    tokens fall together in a cell (see `gptviz.numerics.tiles`), `pattern` has as many fewer cells.
     """
     n_tokens, n_cells = len(strings), len(pattern)
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)

@@ -62,7 +62,7 @@ def switch_board(
 def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme = LIGHT) -> go.Figure:
     """Two predictions as bars side by side, one token a row.
 
-    `table` is that of `gptviz.analysis.comparison.compare_next_tokens`; `names` are the two predictions'.
+    `table` is that of `gptviz.analysis.next_tokens.compare_next_tokens`; `names` are the two predictions'.
     """
     tokens = table["token"].tolist()
     positions = np.arange(len(table))

@@ -19,10 +19,11 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import gptviz
 from gptviz import hub
-from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
 from gptviz.checkpoints import TooLargeError, exists
+from gptviz.experiments.skeleton import untrained_twin as make_untrained_twin
 from gptviz.interventions import Part
+from gptviz.numerics.vectors import norms
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
 from gptviz.ui import limits, memory
@@ -63,7 +64,7 @@ class LoadedModel:
     @cached_property
     def embedding_norms(self) -> NDArray[np.float32]:
         """The length of every token's embedding: [vocab_size]."""
-        return norms(self.engine.weight("tok_emb.weight"))
+        return norms(self.engine.weights.w_e)
 
     def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
         """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
@@ -268,7 +269,7 @@ def untrained_twin(name: str, n_heads: int = 0) -> LoadedModel:
     """A model of the same shape with random weights, made once for all. The number of heads is as in `loaded`."""
     model = loaded(name, n_heads)
     key = ("untrained", name, n_heads)
-    return _once(_models(), key, lambda: _with_room(model.engine.untrained_twin()), dear=True)
+    return _once(_models(), key, lambda: _with_room(make_untrained_twin(model.engine)), dear=True)
 
 
 def own_models() -> dict[str, str]:

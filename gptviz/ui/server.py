@@ -14,6 +14,7 @@ from streamlit import cli_util, config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.app_session import AppSession
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server import server_util
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
@@ -33,6 +34,9 @@ def restrict() -> None:
     """
     AppSession.handle_backmsg = _handle_needed  # type: ignore[method-assign]
     AppSession._create_new_session_message = _without_path  # type: ignore[method-assign]
+    # Until `st.navigation` has run, Streamlit takes a folder named `pages` for its older kind of app, and would run the
+    # page that a link names without app.py.
+    PagesManager.uses_pages_directory = False
 
 
 def _handle_needed(self: AppSession, msg: BackMsg) -> None:

@@ -1,6 +1,6 @@
 """What a page shows: a model and a text, the trace that they lead to, and what is computed from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,3 +70,7 @@ class View:
     def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
         """What `computed` would give, or None if nobody has asked for it lately."""
         return self.model.known(function, *arguments, **options)
+
+    def run_portions(self, function: Callable[..., Result], portions: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """An experiment's portions, each computed in a turn of its own: see `gptviz.experiments.portions`."""
+        return [self.computed(function, *portion) for portion in portions]

@@ -4,20 +4,19 @@ The residual stream at every depth goes through the final norm and the output he
 norm the readings are wrong: the head was trained on a normed stream.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..engine import Engine
+from ..numerics.chunks import chunks
+from ..numerics.ranking import ranks, top_ids
+from ..tokens import strings_of
 from ..trace import Trace
-from .ranking import ranks, strings_of, top_ids
 
 ROWS_AT_ONCE = 128  # of [row, vocab_size], 200 kB each; a third faster a row than 32
-
-Unembed = Callable[[NDArray[Any]], NDArray[np.float32]]  # as `Engine.unembed`
 
 
 class StreamPoint(NamedTuple):
@@ -28,12 +27,22 @@ class StreamPoint(NamedTuple):
     label: str
 
 
-class Lens(NamedTuple):
+class LogitLens(NamedTuple):
     """What the stream says at every depth and position: the most probable tokens, the first on top."""
 
     points: tuple[StreamPoint, ...]
     ids: NDArray[np.int64]  # [point, pos, k]
     probabilities: NDArray[np.float64]  # [point, pos, k], over the whole vocabulary
+
+    @property
+    def labels(self) -> list[str]:
+        """What to call each point."""
+        return [point.label for point in self.points]
+
+    @property
+    def strings(self) -> NDArray[np.str_]:
+        """The tokens as strings: [point, pos, k]."""
+        return np.array(strings_of(self.ids.ravel())).reshape(self.ids.shape)
 
 
 def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
@@ -47,50 +56,47 @@ def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
     return tuple(points)
 
 
-def lens(
+def logit_lens(
     trace: Trace,
-    engine: Engine,
     *,
     k: int = 5,
     positions: slice = slice(None),
     points: Sequence[StreamPoint] | None = None,
-) -> Lens:
+) -> LogitLens:
     """The k most probable tokens at every point of the stream and every position.
 
     The last point's are the model's own prediction. It costs one output head a cell: for long
-    texts ask for the `positions` and `points` shown. Raises `ValueError` for a trace of another engine.
+    texts ask for the `positions` and `points` shown.
     """
-    trace.check_made_by(engine)
     points = tuple(points or stream_points(trace.config["n_layers"]))
     n_positions = len(range(len(trace))[positions])
     # Short texts: several points share one pass through the head, which is mostly spent on reading its weights.
-    n_together = max(1, ROWS_AT_ONCE // max(1, n_positions))
     ids, probabilities = [], []
-    for start in range(0, len(points), n_together):
-        stream = [trace[point.name, point.layer][positions] for point in points[start : start + n_together]]
-        for rows in _chunks(np.concatenate(stream)):
-            for logits in engine.unembed(rows):  # one by one: a row stays in the processor's cache
+    for some in chunks(len(points), ROWS_AT_ONCE // max(1, n_positions)):
+        stream = np.concatenate([trace[point.name, point.layer][positions] for point in points[some]])
+        for rows in chunks(len(stream), ROWS_AT_ONCE):
+            for logits in trace.unembed(stream[rows]):  # one by one: a row stays in the processor's cache
                 ids.append(top_ids(logits, k))
                 probabilities.append(_probabilities(logits, ids[-1]))
     shape = (len(points), n_positions, -1)
-    return Lens(points, np.stack(ids).reshape(shape), np.stack(probabilities).reshape(shape))
+    return LogitLens(points, np.stack(ids).reshape(shape), np.stack(probabilities).reshape(shape))
 
 
-def follow(trace: Trace, engine: Engine, position: int, ids: Sequence[int] | None = None) -> pd.DataFrame:
+def follow(trace: Trace, position: int, ids: Sequence[int] | None = None) -> pd.DataFrame:
     """Rank and probability of chosen tokens at one position, at every point of the stream.
 
     Without `ids` it follows the tokens that are on top at any point, those of the last points
     first. One row for each point and token; columns: point (its number), label, layer, token,
-    id, probability, rank (1 = the most probable). Raises `ValueError` for a trace of another engine.
+    id, probability, rank (1 = the most probable).
     """
-    trace.check_made_by(engine)
     points = stream_points(trace.config["n_layers"])
     stream = np.stack([trace[point.name, point.layer][position] for point in points])
     if ids is None:
-        ids = tokens_on_top(np.concatenate([engine.unembed(rows).argmax(axis=-1) for rows in _chunks(stream)]))
+        first = [trace.unembed(stream[rows]).argmax(axis=-1) for rows in chunks(len(stream), ROWS_AT_ONCE)]
+        ids = tokens_on_top(np.concatenate(first))
     rows_of = []
-    for rows in _chunks(stream):
-        logits = engine.unembed(rows)
+    for rows in chunks(len(stream), ROWS_AT_ONCE):
+        logits = trace.unembed(stream[rows])
         followed = np.tile(np.asarray(ids, dtype=np.int64), (len(logits), 1))  # [point, token]
         rank = np.stack([ranks(logits, column) for column in followed.T], axis=-1)
         rows_of.append(np.stack([_probabilities(logits, followed), rank], axis=-1))
@@ -112,11 +118,6 @@ def follow(trace: Trace, engine: Engine, position: int, ids: Sequence[int] | Non
 def tokens_on_top(ids: NDArray[np.integer]) -> list[int]:
     """Each id of `ids` [point] once, those of the last points first."""
     return list(dict.fromkeys(ids[::-1].tolist()))
-
-
-def _chunks(stream: NDArray[Any]) -> list[NDArray[Any]]:
-    """The rows of [row, emb_dim], few at a time."""
-    return [stream[start : start + ROWS_AT_ONCE] for start in range(0, len(stream), ROWS_AT_ONCE)]
 
 
 def _probabilities(logits: NDArray[np.float32], ids: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .ranking import strings_of, top_ids
-from .sampling import log_softmax
+from ..numerics.ranking import top_ids
+from ..numerics.sampling import log_softmax
+from ..tokens import strings_of
 
 
 def compare_next_tokens(first: NDArray[np.floating], second: NDArray[np.floating], k: int = 10) -> pd.DataFrame:
@@ -25,12 +26,3 @@ def compare_next_tokens(first: NDArray[np.floating], second: NDArray[np.floating
             "change": logs[1] - logs[0],
         }
     )
-
-
-def kl_divergence(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """How much the second prediction misses of the first, in nats: KL(first || second) of two logits [vocab_size].
-
-    0 where they are the same, and never below (Kullback and Leibler 1951). Not the same both ways round.
-    """
-    logs = log_softmax(first), log_softmax(second)
-    return max(0.0, float(np.sum(np.exp(logs[0]) * (logs[0] - logs[1]))))

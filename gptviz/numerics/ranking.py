@@ -1,12 +1,7 @@
 """The order of the vocabulary by logits: who is on top, and who comes where. On a tie, the lower id is first."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-
-from ..tokens import gpt2_tokenizer
 
 _FEW = 200  # so many searches for the highest are still faster than a sort of GPT-2's vocabulary
 
@@ -28,9 +23,3 @@ def top_ids(logits: NDArray[np.floating], k: int) -> NDArray[np.int64]:
         found[..., place] = left.argmax(axis=-1)
         np.put_along_axis(left, found[..., place, None], -np.inf, axis=-1)
     return found
-
-
-def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
-    """Each id's token as `gptviz.tokens.display` shows it."""
-    listed: list[Any] = np.asarray(ids).tolist()
-    return gpt2_tokenizer().tokens(listed).strings

@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Engine
 from ..trace import Trace
-from .causes import written_by_heads
+from .head_ablation import written_by_heads
 
 Kind = Literal["resid_pre", "attn_out", "mlp_out", "z"]  # the last: one head at all positions
 # The place of the stream where a patched activation shows.
@@ -46,10 +45,10 @@ class Question(NamedTuple):
         """The corrupted prompt's logit difference."""
         return float(self.difference(self.corrupted.logits_at(-1)))
 
-    def check_made_by(self, engine: Engine) -> None:
-        """Raise a `ValueError` unless `engine` made both traces."""
-        self.clean.check_made_by(engine)
-        self.corrupted.check_made_by(engine)
+    def check(self) -> None:
+        """Raise `ValueError` unless one engine ran both prompts: the numbers of two would mean nothing together."""
+        if self.clean.engine is not self.corrupted.engine:
+            raise ValueError("The two prompts were run by different engines: run both with the same one.")
 
 
 def n_places(question: Question, kind: Kind) -> int:
@@ -57,28 +56,25 @@ def n_places(question: Question, kind: Kind) -> int:
     return question.clean.config["n_heads"] if kind == "z" else len(question.clean)
 
 
-def patched_differences(
-    question: Question, engine: Engine, kind: Kind, layer: int, places: slice = slice(None)
-) -> NDArray[np.float64]:
+def patched_differences(question: Question, kind: Kind, layer: int, places: slice = slice(None)) -> NDArray[np.float64]:
     """The logit difference of the corrupted run with one activation of the clean run in it: [place].
 
     A place is a position, or for `z` a head, whose z is patched at all positions. Each costs a run of the
-    layers that follow. What the corrupted run had switched off stays so. Raises `ValueError` for traces of
-    another engine.
+    layers that follow. What the corrupted run had switched off stays so. Raises `ValueError` for
+    traces of two engines.
     """
-    question.check_made_by(engine)
-    stream = question.corrupted[_SHOWS_IN[kind], layer]
-    variants = stream + _shifts(question, engine, kind, layer, places)
-    last = engine.finish({(_SHOWS_IN[kind], layer): variants}, changes=question.corrupted.changes)
-    return question.difference(engine.unembed(last))
+    question.check()
+    trace = question.corrupted
+    variants = trace[_SHOWS_IN[kind], layer] + _shifts(question, kind, layer, places)
+    return question.difference(trace.unembed(trace.resume({(_SHOWS_IN[kind], layer): variants})))
 
 
-def all_patched(question: Question, engine: Engine) -> float:
+def all_patched(question: Question) -> float:
     """The logit difference with the whole stream patched before the first block: the clean run's, if all is right."""
-    question.check_made_by(engine)
-    clean = question.clean["resid_pre", 0][None]
-    last = engine.finish({("resid_pre", 0): clean}, changes=question.corrupted.changes)
-    return float(question.difference(engine.unembed(last))[0])
+    question.check()
+    trace = question.corrupted
+    last = trace.resume({("resid_pre", 0): question.clean["resid_pre", 0][None]})
+    return float(question.difference(trace.unembed(last))[0])
 
 
 def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -92,13 +88,11 @@ def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[
     return np.where(np.isfinite(shares), shares, np.nan)
 
 
-def _shifts(question: Question, engine: Engine, kind: Kind, layer: int, places: slice) -> NDArray[np.float32]:
+def _shifts(question: Question, kind: Kind, layer: int, places: slice) -> NDArray[np.float32]:
     """What each patch adds to the corrupted stream: [place, pos, emb_dim]."""
     shift = question.clean[kind, layer] - question.corrupted[kind, layer]
     if kind == "z":
-        if ("attn_out", layer) in question.corrupted.changes:  # the attention is off: its heads write nothing
-            shift = np.zeros_like(shift)
-        return written_by_heads(engine, layer, shift)[places]
+        return written_by_heads(question.corrupted, layer, shift)[places]
     positions = np.arange(len(shift))[places]
     shifts = np.zeros((len(positions), *shift.shape), dtype=np.float32)
     shifts[np.arange(len(positions)), positions] = shift[places]

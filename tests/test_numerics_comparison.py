@@ -1,17 +1,9 @@
 import numpy as np
 import pytest
 
-from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
+from gptviz.numerics.comparison import kl_divergence
 
 FIRST, SECOND = np.log([0.5, 0.3, 0.1, 0.1]), np.log([0.1, 0.2, 0.6, 0.1]) + 3.0
-
-
-def test_the_union_of_the_most_probable_tokens():
-    table = compare_next_tokens(FIRST, SECOND, k=2)
-    assert table["id"].tolist() == [0, 1, 2]
-    np.testing.assert_allclose(table["first"], [0.5, 0.3, 0.1])
-    np.testing.assert_allclose(table["second"], [0.1, 0.2, 0.6])
-    np.testing.assert_allclose(table["change"], np.log([0.1 / 0.5, 0.2 / 0.3, 0.6 / 0.1]))
 
 
 def test_divergence_follows_its_formula():

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptviz.analysis import causes
-from gptviz.analysis.causes import head_effects, log_probability
-from gptviz.analysis.heads import all_head_scores, repeated_random_ids
-from gptviz.analysis.sampling import log_softmax
+from gptviz.analysis.heads import all_head_scores
+from gptviz.experiments import head_ablation
+from gptviz.experiments.head_ablation import head_effects, log_probability
+from gptviz.numerics.head_kinds import repeated_random_ids
+from gptviz.numerics.sampling import log_softmax
 
 
 def logits_with_z(engine, tokens, layer, head, replace):
@@ -33,10 +34,10 @@ def logits_with_z(engine, tokens, layer, head, replace):
 @pytest.mark.parametrize("position", [3, 7])
 @pytest.mark.parametrize("together", [1, 70, 10_000])  # one layer at once, two, all
 def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replacement, replace, position, together):
-    monkeypatch.setattr(causes, "TOKENS_TOGETHER", together)
+    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", together)
     tokens = tiny.tokenizer.tokens([5, 17, 300, 5, 17, 9, 300, 12])
     trace = tiny.run(tokens)
-    effects = head_effects(trace, tiny, position, token=42, replacement=replacement)
+    effects = head_effects(trace, position, token=42, replacement=replacement)
     assert effects.shape == (tiny.config["n_layers"], tiny.config["n_heads"])
     before = log_probability(trace, position, 42)
     for layer in range(tiny.config["n_layers"]):
@@ -48,18 +49,22 @@ def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replac
 def test_the_model_stays_as_it_was(tiny):
     tokens = tiny.tokenize("the cat sat")
     before = tiny.run(tokens)["logits"]
-    head_effects(tiny.run(tokens), tiny, 2, token=1)
+    head_effects(tiny.run(tokens), 2, token=1)
     np.testing.assert_array_equal(tiny.run(tokens)["logits"], before)
 
 
 @pytest.mark.parametrize("together", [1, 3, 4, 5, 12])
-def test_heads_go_in_batches_across_layers(tiny, monkeypatch, together):
+def test_heads_go_in_portions_across_layers(tiny, monkeypatch, together):
     trace, told = tiny.run("the cat"), []
-    expected = head_effects(trace, tiny, 1, token=1)
-    monkeypatch.setattr(causes, "TOKENS_TOGETHER", 2 * together)  # of two tokens each
-    found = head_effects(trace, tiny, 1, token=1, progress=lambda done, total: told.append((done, total)))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert told == [(min(start + together, 12), 12) for start in range(0, 12, together)]
+    expected = head_effects(trace, 1, token=1)
+    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", 2 * together)  # of two tokens each
+
+    def run(function, portions):
+        told.extend(portion[-1] for portion in portions)
+        return run_all(function, portions)
+
+    np.testing.assert_allclose(head_effects(trace, 1, token=1, run=run), expected, atol=1e-5)
+    assert told == [range(start, min(start + together, 12)) for start in range(0, 12, together)]
 
 
 def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story):
@@ -71,9 +76,9 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     assert (layer, head) == (5, 2)
     changes = []
     for position in range(45, 79, 3):
-        without = causes.streams_without_heads(trace, story, layer, "zero", position)[[head]]
-        streams = story.finish({("resid_mid", layer): without})
+        without = head_ablation.streams_without_heads(trace, layer, "zero", position)[[head]]
+        streams = trace.resume({("resid_mid", layer): without})
         token = ids[position + 1]
-        changes.append(log_softmax(story.unembed(streams))[0, token] - log_probability(trace, position, token))
+        changes.append(log_softmax(trace.unembed(streams))[0, token] - log_probability(trace, position, token))
     assert np.mean(changes) < -0.5
     assert np.mean(np.array(changes) < 0) > 0.7

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptviz.analysis.patching import Question, all_patched, n_places, patched_differences, recovered
+from gptviz.experiments.patching import Question, all_patched, n_places, patched_differences, recovered
 from gptviz.hooks import ACTIVATIONS, replace
 
 CLEAN, CORRUPTED = " the cat saw a dog and a", " the dog saw a cat and a"
@@ -34,7 +34,7 @@ def by_hand(engine, question, kind, layer, place):
 @pytest.mark.parametrize("layer", [0, 2])
 def test_a_patch_equals_a_whole_run_with_the_activation_overwritten(tiny, question, kind, layer):
     assert kind in ACTIVATIONS
-    found = patched_differences(question, tiny, kind, layer)
+    found = patched_differences(question, kind, layer)
     assert len(found) == n_places(question, kind) == (4 if kind == "z" else 7)
     expected = [by_hand(tiny, question, kind, layer, place) for place in range(len(found))]
     np.testing.assert_allclose(found, expected, atol=2e-4)
@@ -42,22 +42,22 @@ def test_a_patch_equals_a_whole_run_with_the_activation_overwritten(tiny, questi
 
 
 def test_places_can_be_asked_for_in_portions(tiny, question):
-    whole = patched_differences(question, tiny, "attn_out", 1)
-    portions = [patched_differences(question, tiny, "attn_out", 1, slice(start, start + 3)) for start in (0, 3, 6)]
+    whole = patched_differences(question, "attn_out", 1)
+    portions = [patched_differences(question, "attn_out", 1, slice(start, start + 3)) for start in (0, 3, 6)]
     np.testing.assert_allclose(np.concatenate(portions), whole, atol=1e-4)
 
 
 def test_the_whole_stream_patched_before_the_first_block_is_the_clean_run(tiny, story, question):
-    assert all_patched(question, tiny) == pytest.approx(question.of_clean, abs=1e-4)
+    assert all_patched(question) == pytest.approx(question.of_clean, abs=1e-4)
     real = Question(story.run(CLEAN), story.run(CORRUPTED), *story.tokenize(" dog cat").ids)
-    assert all_patched(real, story) == pytest.approx(real.of_clean, abs=1e-4)
-    assert recovered(real, np.array([all_patched(real, story)])) == pytest.approx([1], abs=1e-4)
+    assert all_patched(real) == pytest.approx(real.of_clean, abs=1e-4)
+    assert recovered(real, np.array([all_patched(real)])) == pytest.approx([1], abs=1e-4)
 
 
 def test_nothing_patched_recovers_nothing(tiny, question):
     same = Question(question.corrupted, question.corrupted, 42, 7)
     for kind in ("resid_pre", "attn_out", "mlp_out", "z"):
-        np.testing.assert_allclose(patched_differences(same, tiny, kind, 1), question.of_corrupted, atol=1e-4)
+        np.testing.assert_allclose(patched_differences(same, kind, 1), question.of_corrupted, atol=1e-4)
     np.testing.assert_allclose(recovered(question, np.array([question.of_corrupted])), 0, atol=1e-9)
     assert np.isnan(recovered(same, np.array([1.0, question.of_corrupted]))).all(), "there is no way back to measure"
 
@@ -70,8 +70,8 @@ def test_story_gpts_answer_comes_back_by_its_induction_head(story):
     )
     assert question.of_clean > 2
     assert question.of_corrupted < -1
-    by_head = np.stack([recovered(question, patched_differences(question, story, "z", layer)) for layer in range(6)])
+    by_head = np.stack([recovered(question, patched_differences(question, "z", layer)) for layer in range(6)])
     assert np.unravel_index(by_head.argmax(), by_head.shape) == (5, 2)
     assert by_head.max() > 0.2
-    first = recovered(question, patched_differences(question, story, "resid_pre", 0))
+    first = recovered(question, patched_differences(question, "resid_pre", 0))
     assert np.flatnonzero(first > 0.9).tolist() == [8], "before the first block only the token that differs counts"

@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..trace import Trace
-
 MOST_PIXELS = 1200  # of the whole picture's longer side
 
 
@@ -27,8 +25,3 @@ def largest_of_squares(pattern: NDArray[np.floating], factor: int) -> NDArray[np
     starts = np.arange(0, pattern.shape[-1], factor)
     pooled: NDArray[np.floating] = np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
     return pooled
-
-
-def all_tiles(trace: Trace, factor: int) -> NDArray[np.uint8]:
-    """Every head of every layer, pooled: [layer, head, side, side]. One layer's full pattern is held at a time."""
-    return np.stack([pool(trace["pattern", layer], factor) for layer in range(trace.config["n_layers"])])

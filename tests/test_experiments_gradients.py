@@ -1,7 +1,8 @@
 import pytest
 
-from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
 from gptviz.analysis.stream import similarity_of_tokens
+from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_norms, gradient_table
+from gptviz.experiments.skeleton import untrained_twin
 from gptviz.interventions import Part
 
 
@@ -21,7 +22,7 @@ def test_norms_of_a_group_add_as_squares():
 
 
 def test_every_block_has_every_group(tiny):
-    _, norms = tiny.gradient_norms(tiny.tokenize("the cat sat on"))
+    _, norms = gradient_norms(tiny, tiny.tokenize("the cat sat on"))
     table = gradient_table(norms).dropna()
     assert len(table) == 3 * len(GROUPS)
     assert set(table["group"]) == set(GROUPS)
@@ -37,13 +38,13 @@ def test_shortcuts_of_all_blocks():
 
 def test_without_shortcuts_all_tokens_become_the_same(story):
     """What the shortcuts keep is what sets tokens apart. The gradient's length they need not keep: LayerNorm does."""
-    for engine in (story, story.untrained_twin()):
+    for engine in (story, untrained_twin(story)):
         tokens = engine.tokenize("Once upon a time there was a little dog. The little dog")
         off = all_shortcuts(engine.config["n_layers"])
         assert similarity_of_tokens(engine.run(tokens))[-1] < 0.5
         assert similarity_of_tokens(engine.run(tokens, off=off))[-1] > 0.98
         with_them, without = (
-            gradient_table(engine.gradient_norms(tokens, off=parts)[1])
+            gradient_table(gradient_norms(engine, tokens, off=parts)[1])
             .query("group == 'att' and layer.notna()")["norm"]
             .to_numpy(dtype=float)
             for parts in ((), off)

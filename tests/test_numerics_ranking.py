@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gptviz.analysis.ranking import ranks, strings_of, top_ids
+from gptviz.numerics.ranking import ranks, top_ids
 
 # Few values, so that ties are common.
 LOGITS = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-1.0, 0.0, 2.0]))
@@ -45,8 +45,3 @@ def test_top_ids_of_one_row():
 def test_minus_infinity_comes_last_and_once(logits, k):
     assert top_ids(logits, k).tolist() == np.argsort(-logits, axis=-1, kind="stable")[:, :k].tolist()
     assert top_ids(logits[0], k).tolist() == np.argsort(-logits[0], kind="stable")[:k].tolist()
-
-
-@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
-def test_strings_are_those_shown_elsewhere(ids):
-    assert strings_of(ids) == ("␣the", "↵")

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..engine import Engine
+from ..numerics.ranking import top_ids
+from ..parameters import Weights
+from ..tokens import strings_of
 from ..trace import Trace
 from .arithmetic import LAYER_NORM_EPS
-from .ranking import strings_of, top_ids
 
 Floats = NDArray[np.floating]
 
@@ -26,9 +27,7 @@ def frozen_scale(stream: Floats) -> NDArray[np.float64]:
     return np.sqrt(np.asarray(stream, dtype=np.float64).var(axis=-1) + LAYER_NORM_EPS)
 
 
-def attribute_logit(
-    trace: Trace, engine: Engine, position: int, token: int, against: int | None = None
-) -> pd.DataFrame:
+def attribute_logit(trace: Trace, position: int, token: int, against: int | None = None) -> pd.DataFrame:
     """Share the logit of the id `token` at `position` among the parts that wrote it, one part a row.
 
     With `against` it is the logit of `token` minus that of `against`. Columns: part (its name),
@@ -36,17 +35,17 @@ def attribute_logit(
     there is none), contribution (in logits). The contributions sum to the logit. A head is its z
     times its slice of the output projection; `attention_bias` is that projection's bias; an MLP
     has its bias in it; `norm_shift` is the final norm's bias through the output head. Heads, neurons and
-    MLPs that the run had switched off count as what took their place. Raises `ValueError` for a trace of
-    another engine, and for one whose run had whole attentions or shortcuts off: the stream is no such sum.
+    MLPs that the run had switched off count as what took their place. Raises `ValueError` if whole attentions
+    or shortcuts were off: the stream is not such a sum then.
     """
-    trace.check_made_by(engine)
     if any(name in ("attn_out", "shortcut1", "shortcut2") for name, _ in trace.changes):
         raise ValueError("This run had attentions or shortcuts switched off, so no sum of parts: run it with them on.")
-    direction = _direction(engine, token, against)
+    weights = trace.weights
+    direction = _direction(weights, token, against)
     n_layers = trace.config["n_layers"]
     final = trace["resid_post", n_layers - 1][position]
     # gain * (x - mean(x)) / scale . direction = x . reader: to take a mean off is linear, too
-    reader = direction * engine.weight("final_norm.scale") / frozen_scale(final)
+    reader = direction * weights.final_norm.gain / frozen_scale(final)
     reader = reader - reader.mean()
 
     rows: list[tuple[str, str, int | None, int | None, float]] = [
@@ -54,29 +53,27 @@ def attribute_logit(
         ("positional embedding", "pos_embed", None, None, _dot(trace["pos_embed"][position], reader)),
     ]
     for layer in range(n_layers):
-        attention = f"trf_blocks.{layer}.att.out_proj"
         z = np.asarray(trace["z", layer][position], dtype=np.float64)  # [head, head_dim]
-        by_input = (reader @ engine.weight(f"{attention}.weight")).reshape(z.shape)
-        for head, contribution in enumerate((z * by_input).sum(axis=-1)):
+        for head, contribution in enumerate((z * (weights.w_o(layer) @ reader)).sum(axis=-1)):
             rows.append((f"L{layer}H{head}", "head", layer, head, float(contribution)))
-        bias = _dot(engine.weight(f"{attention}.bias"), reader)
+        bias = _dot(weights.b_o(layer), reader)
         rows.append((f"L{layer} attention bias", "attention_bias", layer, None, bias))
         rows.append((f"L{layer} MLP", "mlp", layer, None, _dot(trace["mlp_out", layer][position], reader)))
-    shift = _dot(engine.weight("final_norm.shift"), direction)
+    shift = _dot(weights.final_norm.bias, direction)
     rows.append(("final norm's bias", "norm_shift", None, None, shift))
     table = pd.DataFrame(rows, columns=["part", "kind", "layer", "head", "contribution"])
     return table.astype({"layer": "Int64", "head": "Int64"})
 
 
-def direct_effect(engine: Engine, written: Floats, scale: float | NDArray[np.float64] = 1.0) -> Floats:
+def direct_effect(weights: Weights, written: Floats, scale: float | NDArray[np.float64] = 1.0) -> Floats:
     """What a vector that is added to the stream does to all logits, directly: [..., emb_dim] -> [..., vocab_size].
 
     `scale` is the final norm's divisor (see `frozen_scale`) at the position where the vector is
     added; left at 1, the order of the tokens is right, and the size is not.
     """
     centred = written - np.mean(written, axis=-1, keepdims=True)
-    normed = engine.weight("final_norm.scale") * centred / scale
-    effect: Floats = normed.astype(np.float32) @ engine.weight("out_head.weight").T
+    normed = weights.final_norm.gain * centred / scale
+    effect: Floats = normed.astype(np.float32) @ weights.w_u.T
     return effect
 
 
@@ -89,10 +86,9 @@ def pushed_tokens(effect: Floats, k: int = 10) -> pd.DataFrame:
     return pd.DataFrame({"token": strings_of(ids), "id": ids, "effect": effect[ids]})
 
 
-def _direction(engine: Engine, token: int, against: int | None) -> NDArray[np.float64]:
-    head = engine.weight("out_head.weight")
-    direction = head[token].astype(np.float64)
-    return direction if against is None else direction - head[against]
+def _direction(weights: Weights, token: int, against: int | None) -> NDArray[np.float64]:
+    direction = weights.w_u[token].astype(np.float64)
+    return direction if against is None else direction - weights.w_u[against]
 
 
 def _dot(left: NDArray[Any], right: NDArray[np.float64]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gptviz
 from benchmarks.frame import Row, row
-from gptviz.analysis.causes import head_effects
+from gptviz.experiments.head_ablation import head_effects
 
 N_TOKENS = 16
 
@@ -19,7 +19,7 @@ def run(repeats: int) -> list[Row]:
     for _ in range(repeats + 1):
         passes += [_seconds(lambda: engine.run(tokens, keep=("logits",))) for _ in range(5)]
         trace = engine.run(tokens)
-        effects.append(_seconds(lambda trace=trace: head_effects(trace, engine, N_TOKENS - 1, token=1)))  # type: ignore[misc]
+        effects.append(_seconds(lambda trace=trace: head_effects(trace, N_TOKENS - 1, token=1)))  # type: ignore[misc]
     one, all_heads = statistics.median(passes[5:]), statistics.median(effects[1:])
     n_heads = engine.config["n_layers"] * engine.config["n_heads"]
     case = f"{N_TOKENS} tokens"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gptviz.analysis.sampling import draw, log_softmax, next_token_probabilities, softmax
+from gptviz.numerics.sampling import draw, log_softmax, next_token_probabilities, softmax
 
 FINITE = st.floats(-50, 50, width=32)
 # Few values, so that ties are common.
