@@ -4,8 +4,8 @@ import os
 
 import streamlit as st
 
-# An idle thread of torch spins 300,000 times before it sleeps, and takes a core from the browser beside it and from other
-# sessions. With this number the model is as fast. torch reads it when it is loaded.
+# An idle thread of torch spins 300,000 times before it sleeps, and takes a core from the browser beside it and from
+# other sessions. With this number the model is as fast. torch reads it when it is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if __name__ == "__main__":

@@ -66,7 +66,6 @@ class Trace:
         # trace at 64 tokens and 120 MB at 1,024. The small ones of a block are 17 times its
         # stream, and the pattern is [head, query, key].
         stream_bytes = sum(array.nbytes for array in self._stream)
-        config = self.config
         block_bytes = 4 * len(tokens) * max(17 * self.config["emb_dim"], self.config["n_heads"] * len(tokens))
         self._derived: ByteCache[Any] = ByteCache(max(2_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
 

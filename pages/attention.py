@@ -40,13 +40,17 @@ ABOUT_READING = {
     Reading.WEIGHTS: "Each row sums to 1.",
     Reading.ROW: "Each row is divided by its largest weight, so that rows without a favourite show their order too.",
     Reading.WITHOUT_FIRST: "The weight on the first position is left out, and the rest of each row sums to 1 again.",
-    Reading.VALUE: "Weight times the length of what it moves, |v W_O|, as it counts in the stream (Kobayashi et al. 2020).",
-    Reading.ROLLOUT: "Where the information at a position came from, through all heads of all layers up to this one; half "
-    "of each step is the shortcut (Abnar and Zuidema 2020).",
+    Reading.VALUE: "Weight times the length of what it moves, |v W_O|, as it counts in the stream "
+    "(Kobayashi et al. 2020).",
+    Reading.ROLLOUT: "Where the information at a position came from, through all heads of all layers up to this one; "
+    "half of each step is the shortcut (Abnar and Zuidema 2020).",
     Reading.SCORES: "Query times key over √head_dim, before mask and softmax.",
 }
 KINDS = {
-    HeadScore.PREVIOUS_TOKEN: ("Previous token", "Mean weight on the token just before (TransformerLens, head_detector)."),
+    HeadScore.PREVIOUS_TOKEN: (
+        "Previous token",
+        "Mean weight on the token just before (TransformerLens, head_detector).",
+    ),
     HeadScore.CURRENT_TOKEN: ("Current token", "Mean weight on the token itself."),
     HeadScore.FIRST_TOKEN: ("First token (sink)", "Mean weight on the first position (Xiao et al. 2023)."),
     HeadScore.DUPLICATE_TOKEN: ("Duplicate token", "Mean weight on earlier copies of the token (TransformerLens)."),
@@ -314,7 +318,8 @@ def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
     limits = None if kind == HeadScore.DISTANCE else (0, 1)
     name = KINDS[HeadScore(kind)][0]
     return Chart(
-        partial(charts.head_grid, values, what=name, limits=limits, chosen=(layer, head)), f"{name} score of every head."
+        partial(charts.head_grid, values, what=name, limits=limits, chosen=(layer, head)),
+        f"{name} score of every head.",
     )
 
 

@@ -164,8 +164,14 @@ def show_pictures(view: View, step: Step) -> None:
             show_picture(step_map, view, variant=name)
 
 
-@picture("step-pairs", "Scores and weights, step by step", settings.LAYER, settings.HEAD, settings.TOKEN,
-         variants=("raw", "scaled", "masked", "softmax"))  # fmt: skip
+@picture(
+    "step-pairs",
+    "Scores and weights, step by step",
+    settings.LAYER,
+    settings.HEAD,
+    settings.TOKEN,
+    variants=("raw", "scaled", "masked", "softmax"),
+)
 def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> Chart:
     """A number for every query and key of one head."""
     trace = view.trace()
@@ -184,7 +190,9 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
 
 def shown_activations(step: Step) -> list[str]:
     """The activations of a step that are drawn as maps of tokens by dimensions."""
-    return ["post", "mlp_out"] if step.key == "linear2" else [name for name in (*step.reads, step.name) if name != "pattern"]
+    if step.key == "linear2":
+        return ["post", "mlp_out"]
+    return [name for name in (*step.reads, step.name) if name != "pattern"]
 
 
 def map_title(step: Step, name: str, head: int) -> str:
@@ -195,13 +203,15 @@ def map_title(step: Step, name: str, head: int) -> str:
     return f"{title}, head {head}" if name in ("q", "k", "v", "z") else title
 
 
-@picture("step-map", "What a step reads and makes", *CELL, variants=tuple(
-    dict.fromkeys(name for key in KEYS if key not in ("scores", "pattern", "logits") for name in shown_activations(STEPS[key]))
-))  # fmt: skip
+WITHOUT_MAPS = ("scores", "pattern", "logits")
+MAPPED = dict.fromkeys(name for key in KEYS if key not in WITHOUT_MAPS for name in shown_activations(STEPS[key]))
+
+
+@picture("step-map", "What a step reads and makes", *CELL, variants=tuple(MAPPED))
 def step_map(view: View, step: str, layer: int, head: int, token: int, variant: str) -> Chart | None:
-    """An activation as a map of tokens by dimensions; of what has heads, the chosen head's. None if the step has none."""
+    """An activation as a map of tokens by dimensions; of several heads the chosen one. None if the step has none."""
     shown = STEPS[step]
-    if step in ("scores", "pattern", "logits") or variant not in shown_activations(shown):
+    if step in WITHOUT_MAPS or variant not in shown_activations(shown):
         return None
     trace = view.trace()
     values = result(trace, shown, layer) if variant == shown.name else operand(trace, shown, variant, layer)

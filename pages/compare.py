@@ -229,9 +229,7 @@ def surprisal_pair(view: View, other_model: str, other_text: str, same_text: boo
 
 
 @picture("surprisal", "Surprisal of one side", *OTHER, variants=SIDES)
-def surprisal_side(
-    view: View, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str
-) -> Chart:
+def surprisal_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str) -> Chart:
     """One side's surprisal, on the scale of both."""
     sides = dict(zip(SIDES, (view, other_side(view, other_model, other_text, same_text, bos)), strict=True))
     side = sides[variant]

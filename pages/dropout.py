@@ -112,7 +112,9 @@ def next_ids(view: View, token: int) -> NDArray[np.int64]:
     return top_ids(view.trace().logits_at(token), NUMBERS)
 
 
-def all_runs(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int, run: Run | None = None) -> Spread:
+def all_runs(
+    view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int, run: Run | None = None
+) -> Spread:
     """The results of all runs."""
     tokens, ids = up_to(view, token).tokens, next_ids(view, token).tolist()
     return spread(view.engine, tokens, how, n_runs, layer=layer, head=head, ids=ids, run=run or view.run_portions)

@@ -147,9 +147,7 @@ def neighbours(view: View, token: int, probe: str) -> Chart:
     embeddings, id = view.engine.weights.w_e, tokens.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
     return Chart(
-        partial(
-            charts.value_bars, table["cosine"].to_numpy(), table["token"].tolist(), what="cosine", horizontal=True
-        ),
+        partial(charts.value_bars, table["cosine"].to_numpy(), table["token"].tolist(), what="cosine", horizontal=True),
         f"The ten tokens whose embeddings point most nearly the way of {tokens.strings[0]}.",
     )
 

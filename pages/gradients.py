@@ -126,9 +126,7 @@ def sides(view: View, twin: bool) -> dict[str, tuple[View, tuple[Part, ...]]]:
     return found
 
 
-def measured(
-    view: View, off: tuple[Part, ...], group: str
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+def measured(view: View, off: tuple[Part, ...], group: str) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """The mean loss, the group's gradient [layer], and the likeness of tokens [n_layers + 1]."""
     table = view.computed(gradient_table, view.engine, view.tokens, off)
     in_blocks = table[table["layer"].notna() & (table["group"] == group)].sort_values("layer")

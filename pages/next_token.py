@@ -215,7 +215,11 @@ def show_foresight(written: View) -> None:
     mean = table["surprisal_nats"].mean()
     n_first = int((table["rank"] == 1).sum())
     figures = (
-        ("Mean loss", f"{mean:.3f} nats", "The mean of -ln p over all tokens that follow another: what training lowers."),
+        (
+            "Mean loss",
+            f"{mean:.3f} nats",
+            "The mean of -ln p over all tokens that follow another: what training lowers.",
+        ),
         ("Perplexity", f"{np.exp(mean):,.1f}", "e to the mean loss: as unsure as a choice among so many tokens."),
         (
             "First guess right",

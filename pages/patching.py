@@ -174,9 +174,7 @@ def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
         widgets.token(column, setting, label, None, placeholder=shown)
 
 
-def question_of(
-    view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool
-) -> Question | None:
+def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool) -> Question | None:
     """What is asked of both prompts; None where they do not fit together or both answers are the same."""
     prompts = prompts_of(view, clean, corrupted, bos)
     if problem_of(*(prompt.tokens for prompt in prompts), view.config["context_length"]):
@@ -195,9 +193,7 @@ def show_question(view: View, question: Question) -> None:
     told = f"Logit of {answer} minus {rival}"
     figures = (("clean", question.of_clean), ("corrupted", question.of_corrupted))
     for column, (which, value) in zip(st.columns(2), figures, strict=True):
-        column.metric(
-            f"{told}: {which}", f"{value:+.3f}", border=True, help=f"After the {which} prompt's last token."
-        )
+        column.metric(f"{told}: {which}", f"{value:+.3f}", border=True, help=f"After the {which} prompt's last token.")
     if question.of_clean < question.of_corrupted + CLEAR:
         st.warning(
             "This model hardly tells the two prompts apart, or takes them the other way round: the shares say little.",
@@ -219,8 +215,8 @@ def show_map(view: View, question: Question) -> None:
     """Layer by position or head: the share of the way back. It fills as the runs are made."""
     kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
     st.caption(
-        f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves further "
-        "away."
+        f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves "
+        "further away."
     )
     progress = work.stoppable(view, patched_differences, portions(question, kind), "Patching:")
     show_picture(patched_map, view)

@@ -72,9 +72,7 @@ def stream_norms(view: View) -> Chart:
     """The length of every token's vector at every depth."""
     added = added_to_stream(view.trace())
     return Chart(
-        partial(
-            charts.depth_map, added.norms_of_stream, depths(view), view.strings, what="length", format=".2f"
-        ),
+        partial(charts.depth_map, added.norms_of_stream, depths(view), view.strings, what="length", format=".2f"),
         "The length of every token's vector, from the embeddings at the bottom to the last block on top.",
     )
 
@@ -206,14 +204,10 @@ def show_sum(view: View, table: pd.DataFrame, position: int, token: int, against
     names = view.engine.tokenizer.tokens([token] if against is None else [token, against]).strings
     st.markdown(f"Parts for {' minus '.join(map(code, names))} after {code(view.strings[position])}, in logits:")
     difference = abs(total - own)
-    verdict(
-        difference < 1e-3, f"Sum of all parts {total:.4f}, the model's own {own:.4f}: difference {difference:.1e}"
-    )
+    verdict(difference < 1e-3, f"Sum of all parts {total:.4f}, the model's own {own:.4f}: difference {difference:.1e}")
 
 
-@picture(
-    "attribution-kinds", "A logit by kind of part", settings.TOKEN, settings.TARGET, settings.AGAINST
-)
+@picture("attribution-kinds", "A logit by kind of part", settings.TOKEN, settings.TARGET, settings.AGAINST)
 def attribution_by_kind(view: View, token: int, target: str, against: str) -> Chart:
     """The logit shared out among embeddings, heads, biases and MLPs."""
     sums = attribution_table(view, token, target, against).groupby("kind")["contribution"].sum()
@@ -233,8 +227,6 @@ def attribution(view: View, token: int, target: str, against: str) -> Chart:
     rows = [f"layer {layer}" for layer in range(view.config["n_layers"])]
     columns = [f"head {number}" for number in heads.columns] + ["MLP"]
     return Chart(
-        partial(
-            charts.depth_map, np.hstack((heads.to_numpy(), mlps)), rows, columns, what="logits", signed=True
-        ),
+        partial(charts.depth_map, np.hstack((heads.to_numpy(), mlps)), rows, columns, what="logits", signed=True),
         "The contribution of every head and MLP to the logit.",
     )

@@ -16,8 +16,6 @@ def test_all_heads_of_a_model_one_row_each(tiny):
     assert table[table["layer"] == 2]["induction"].tolist() == second["induction"].tolist()
 
 
-
-
 def test_the_ov_circuit_is_the_heads_contribution_to_the_logits(tiny):
     """Weights times what each key would give is what the head gave: summed over keys, its attribution."""
     trace, layer, head, query = tiny.run("the cat sat on the mat"), 1, 2, 4

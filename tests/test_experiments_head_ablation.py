@@ -5,6 +5,7 @@ import torch
 from gptviz.analysis.heads import all_head_scores
 from gptviz.experiments import head_ablation
 from gptviz.experiments.head_ablation import head_effects, log_probability
+from gptviz.experiments.portions import run_all
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.sampling import log_softmax
 

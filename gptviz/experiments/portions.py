@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# (function, the arguments of each call) -> the results. The app runs each call in a turn of its own, and keeps its result.
+# (function, the arguments of each call) -> the results. The app runs each call in a turn of its own, and keeps the
+# results.
 Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 
 

@@ -23,9 +23,9 @@ _INSIDE = ContextVar("inside", default=False)  # whether a part encloses this on
 def part(name: str) -> Iterator[None]:
     """A part of the app that Streamlit runs by itself: the whole page, or a fragment. `name` identifies it.
 
-    At the end the new link is written, and one box above the part says which values of a link did not fit. If the part
-    fails, a sentence says so in its place, the traceback is logged, and the rest of the page goes on. Streamlit's own ways
-    to end or restart a run are no `Exception`, and pass.
+    At the end the new link is written, and one box above the part says which values of a link did not fit. If the
+    part fails, a sentence says so in its place, the traceback is logged, and the rest of the page goes on. Streamlit's
+    own ways to end or restart a run are not an `Exception`, and pass.
     """
     place = st.empty()
     is_outermost = not _INSIDE.get()

@@ -12,7 +12,10 @@ def page_style() -> None:
 
 
 def follow_browser() -> None:
-    """Draw the page again when the browser changes to light or dark, or comes back to the server; let Enter show a text."""
+    """Draw the page again when the browser changes to light or dark, or comes back to the server.
+
+    It also lets Enter show a text.
+    """
     component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
     drawn = st.context.theme.type or "light"
     component(key="follow-browser", data={"drawn": drawn}, on_mode_change=lambda: None, on_back_change=lambda: None)

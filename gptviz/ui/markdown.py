@@ -16,8 +16,8 @@ def code(string: str) -> str:
 def plain(text: str) -> str:
     """A sentence with names of files or tensors in it, as Markdown that shows it unchanged.
 
-    Streamlit looks for shortcodes, addresses and arrows after it has removed the backslashes, and for list markers at the
-    beginning. An invisible character breaks them.
+    Streamlit looks for shortcodes, addresses and arrows after it has removed the backslashes, and for list markers at
+    the beginning. An invisible character breaks them.
     """
     text = re.sub(r"[\\`*_{}\[\]<>#~$&|]", r"\\\g<0>", " ".join(text.split()))
     breaks = r":(?=\S)|@|www(?=\.)|^(?=\W|\d)|(?<=\s)(?=\\?[<>~-])"

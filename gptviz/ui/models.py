@@ -78,7 +78,8 @@ class LoadedModel:
         Experiments are dear: what others need for a first view is computed before them.
         """
         dear = function.__module__.startswith("gptviz.experiments")
-        result: Result = _once(self._results, key_of(function, *arguments, **options), partial(function, *arguments, **options), dear=dear)
+        key = key_of(function, *arguments, **options)
+        result: Result = _once(self._results, key, partial(function, *arguments, **options), dear=dear)
         return result
 
     def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:

@@ -52,7 +52,9 @@ def picture(
     return register
 
 
-def show_picture(picture: Picture, view: View, *, variant: str = "", on_click: Callable[[], None] | None = None) -> bool:
+def show_picture(
+    picture: Picture, view: View, *, variant: str = "", on_click: Callable[[], None] | None = None
+) -> bool:
     """Draw a picture as the settings say; with `on_click` its points can be clicked. Gives whether there is one."""
     values = {setting.name: setting.fitting(state.get(setting), view) for setting in picture.settings}
     chart = picture(view, **values, **({"variant": variant} if variant else {}))

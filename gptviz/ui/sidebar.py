@@ -127,5 +127,3 @@ def _show_download(name: str) -> None:
         st.error(plain(str(error)), icon=":material/cloud_off:")
         return
     st.rerun()
-
-

@@ -1,12 +1,11 @@
-"""The store of the settings: kept from page to page, and written into the address, so that a copied link opens the
-same view.
+"""The store of the settings: kept from page to page, and in the address, so that a copied link opens the same view.
 
-The only place that touches Streamlit's session state and query parameters. A widget shows a setting, and what the widget
-sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
+The only place that touches Streamlit's session state and query parameters. A widget shows a setting, and what the
+widget sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
 
-Streamlit's own `bind="query-params"` is not used. It ignores a value it cannot read without a word, where we say what the
-nearest one is; it identifies an option by its label, which for a token changes with the text; and it lets a link hold only
-what the open page draws, where ours holds the whole view.
+Streamlit's own `bind="query-params"` is not used. It drops a value that it cannot read without a word, where ours
+says which value is nearest; it identifies an option by its label, which for a token changes with the text; and its
+links hold only what the open page draws, where ours hold every setting.
 """
 
 from collections.abc import Hashable, Mapping

@@ -21,8 +21,8 @@ Result = TypeVar("Result")
 class View:
     """A model and a text's tokens.
 
-    It holds the model's name and no trace. Streamlit keeps a fragment's arguments for as long as its tab is open, and would
-    keep whatever they hold in memory.
+    It holds the model's name and no trace. Streamlit keeps a fragment's arguments for as long as its tab is open, and
+    would keep whatever they hold in memory.
     """
 
     model_name: str

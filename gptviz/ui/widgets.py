@@ -98,8 +98,13 @@ def selectbox(
     return value
 
 
-def choice(draw: Callable[..., Any], setting: Setting[Value], label: str, names: Mapping[Value, str], **how: Any) -> Value:
-    """One of a few, all in sight, under their names. `draw` is `st.segmented_control` or `st.pills`, `how` is Streamlit's."""
+def choice(
+    draw: Callable[..., Any], setting: Setting[Value], label: str, names: Mapping[Value, str], **how: Any
+) -> Value:
+    """One of a few, all in sight, under their names.
+
+    `draw` is `st.segmented_control` or `st.pills`, and `how` is for it.
+    """
     value = state.one_of(setting, list(names))
     keep = partial(_put_one_of, setting, list(names), None)
     widget = partial(draw, label, list(names), format_func=names.__getitem__, required=True, **how)

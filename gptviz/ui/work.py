@@ -54,12 +54,11 @@ class Progress(NamedTuple):
     goes_on: bool  # whether the fragment must run again
 
 
-def stoppable(
-    view: View, function: Callable[..., Any], portions: Sequence[tuple[Any, ...]], doing: str
-) -> Progress:
+def stoppable(view: View, function: Callable[..., Any], portions: Sequence[tuple[Any, ...]], doing: str) -> Progress:
     """Run some portions behind a bar with a Stop button; the fragment shows what there is so far.
 
-    Where it goes on, the fragment must end in `rerun_fragment`. Stopped work can be taken up again: every portion is kept.
+    Where it goes on, the fragment must end in `rerun_fragment`. Stopped work can be taken up again: every portion is
+    kept.
     """
     key = key_of(function, *portions[0])
     results = [view.known(function, *portion) for portion in portions]
