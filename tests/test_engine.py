@@ -4,6 +4,7 @@ from pathlib import Path
 from threading import Barrier
 
 import numpy as np
+import patience
 import pytest
 import torch
 from tiny import tiny_engine, tiny_model
@@ -174,7 +175,7 @@ def test_16_threads_get_what_each_gets_alone(tiny):
     together = Barrier(16)
 
     def at_once(text):
-        together.wait(30)
+        together.wait(patience.SECONDS)
         return everything(tiny, text)
 
     with ThreadPoolExecutor(16) as pool:
