@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from patience import until
 from session import ask_for, connected, elements, open_session, receive, send
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.app_session import AppSession
 from test_app import PAGES
 from tiny import TINY, tiny_model
@@ -299,6 +300,17 @@ def kinds_until(connection, last):
     while not kinds or kinds[-1] != last:
         kinds.append(receive(connection).WhichOneof("type"))
     return kinds
+
+
+def test_nobody_is_offered_to_install_something(monkeypatch):
+    """As Streamlit does where somebody works with a coding agent; and the script's folder is left out."""
+    offer = ForwardMsg(
+        new_session={"main_script_path": "/home/somebody/app.py", "initialize": {"recommend_skills_install": True}}
+    )
+    monkeypatch.setattr(server_of_the_app, "_new_session_message", lambda *_, **__: offer)
+    message = server_of_the_app._discreet_message(None).new_session
+    assert message.main_script_path == "app.py"
+    assert not message.initialize.recommend_skills_install
 
 
 @pytest.mark.slow
