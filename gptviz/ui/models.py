@@ -263,8 +263,7 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
 
 def untrained_twin(name: str) -> LoadedModel:
     """A model of the same shape with random weights, made once for all."""
-    model = loaded(name)
-    return _once(_models(), ("untrained", name), lambda: _with_room(model.engine.untrained_twin()), dear=True)
+    return _once(_models(), ("untrained", name), lambda: _with_room(loaded(name).engine.untrained_twin()), dear=True)
 
 
 def own_models() -> dict[str, Path]:
