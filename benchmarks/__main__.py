@@ -27,6 +27,7 @@ PARTS = {
     "causes": Part(9, 2),
     "growth": Part(3, 1),
     "load": Part(3, 1),
+    "many_texts": Part(2, 1),
     "redraw": Part(9, 3),
     "long_text": Part(5, 0),
     "edit": Part(5, 3),

@@ -41,4 +41,5 @@ def test_the_usual_values_are_the_codes(monkeypatch):
         "GPTVIZ_MAX_NEW_TOKENS": usual.new_tokens,
         "GPTVIZ_MAX_COMPUTATIONS": usual.computations,
         "GPTVIZ_MAX_WAITING": usual.waiting,
+        "GPTVIZ_MAX_MODEL_MB": usual.model_megabytes,
     }
