@@ -27,6 +27,7 @@ PARTS = {
     "head_ablation": Benchmark(9, 2),
     "growth": Benchmark(3, 1),
     "load": Benchmark(3, 1),
+    "many_texts": Benchmark(2, 1),
     "redraw": Benchmark(9, 3),
     "long_text": Benchmark(5, 0),
     "edit": Benchmark(5, 3),

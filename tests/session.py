@@ -11,7 +11,10 @@ from websockets.sync.client import connect
 
 
 def connected(address, *, origin=None, host=None):
-    """A web socket to the app; with `host`, asked for under that name."""
+    """A web socket to the app; with `host`, asked for under that name.
+
+    It takes messages, and says that it is still there, also while nobody calls `receive`.
+    """
     there = urlsplit(address)
     return connect(
         f"ws://{host or there.netloc}/_stcore/stream",
@@ -19,6 +22,8 @@ def connected(address, *, origin=None, host=None):
         subprotocols=["streamlit"],
         origin=origin,
         max_size=None,
+        max_queue=None,
+        ping_interval=None,
         proxy=None,
         open_timeout=patience.SECONDS,
     )
@@ -39,19 +44,14 @@ def receive(connection):
     return ForwardMsg.FromString(connection.recv(timeout=patience.SECONDS))
 
 
-def open_session(address, page="", *, origin=None, host=None, leave_when=None, **query):
-    """Open a page by its link; gives every message that comes until its script is done.
-
-    The tab is closed before, if `leave_when()` is so at one of the messages.
-    """
+def open_session(address, page="", *, origin=None, host=None, **query):
+    """Open a page by its link; gives every message that comes until its script is done."""
     with connected(address, origin=origin, host=host) as connection:
         ask_for(connection, page, **query)
         messages = []
         while True:
             messages.append(receive(connection))
             is_end = messages[-1].WhichOneof("type") == "script_finished"
-            if leave_when and leave_when():
-                return messages
             if is_end and messages[-1].script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 return messages
 

@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import patience
 import pytest
 import streamlit as st
 import torch
@@ -78,7 +79,7 @@ def warm_server(monkeypatch):
 
 def open_page(page="", **query):
     """A new session whose first request is this link."""
-    app = AppTest.from_file(APP, default_timeout=60)
+    app = AppTest.from_file(APP, default_timeout=patience.SECONDS)
     app._bidi_component_manager = _COMPONENTS.get("manager")  # found once: it takes longer than a page
     app.query_params |= query
     go_to(app, page)

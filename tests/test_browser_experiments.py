@@ -56,7 +56,6 @@ def test_a_patch_map_fills_and_its_head_is_found(tab):
 
 def test_patching_can_be_stopped_and_taken_up(tab):
     """GPT-2 small's size, so that it takes a while."""
-    tab.page.set_default_timeout(120_000)
     words = " the cat sat" * 14
     query = urlencode({"model": "untrained", "clean": "A dog" + words, "corrupted": "A cow" + words})
     tab.page.goto(f"{tab.address}/patching?{query}")

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import patience
 import pytest
 import torch
 from tiny import tiny_engine, tiny_model
@@ -195,7 +196,7 @@ def test_16_threads_get_what_each_gets_alone(tiny):
     together = Barrier(16)
 
     def at_once(text):
-        together.wait(30)
+        together.wait(patience.SECONDS)
         return everything(tiny, text)
 
     with ThreadPoolExecutor(16) as pool:

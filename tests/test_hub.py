@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import patience
 import pytest
 import torch
 from hub_server import etag_of, serving
@@ -42,6 +43,8 @@ def hub(files, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+    for bound in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        monkeypatch.setattr(constants, bound, patience.SECONDS)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(files) as hub:
         use(hub.url, monkeypatch)
@@ -291,7 +294,7 @@ def start(url, home, code=LOAD):
 
 
 def result_of(process):
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert process.returncode == 0, errors
     return json.loads(output)
 

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import patience
 import pytest
 import torch
 from test_experiments_head_ablation import logits_with_z
@@ -162,7 +163,7 @@ def test_16_threads_half_of_them_with_interventions_get_what_each_gets_alone(tin
     together = Barrier(16)
 
     def at_once(number):
-        together.wait(60)
+        together.wait(patience.SECONDS)
         return work(number)
 
     with ThreadPoolExecutor(16) as pool:

@@ -85,10 +85,10 @@ def point_at_charts(tab):
 def open_list(tab, box):
     """A page that is drawn at the same moment closes a list: then once more."""
     option = tab.page.get_by_role("option").first
-    for _ in range(10):
+    for tries in range(8):
         box.focus()
         box.press("ArrowDown")
-        for _ in range(15):
+        for _ in range(15 * 2**tries):
             if option.is_visible():
                 return
             tab.page.wait_for_timeout(100)

@@ -71,13 +71,11 @@ def memory(monkeypatch):
     ],
     ids=str,
 )
-@pytest.mark.timeout(20)
 def test_a_small_file_whose_config_asks_for_anything_is_refused_before_it_is_built(tmp_path, changes):
     said = refused(write_folder(tmp_path, gpt2_tensors(tiny_model()), gpt2_config(**changes)))
     assert "and the file holds" in said or "larger than any model's" in said
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("key", ["n_layers", "emb_dim", "context_length", "vocab_size"])
 def test_the_same_of_a_config_beside_a_courses_state_dict(tmp_path, key):
     path = tmp_path / "model.pth"
@@ -85,7 +83,6 @@ def test_the_same_of_a_config_beside_a_courses_state_dict(tmp_path, key):
     assert "and the file holds" in refused(path)
 
 
-@pytest.mark.timeout(20)
 def test_a_tensor_that_claims_more_than_is_stored_is_refused(tmp_path):
     for number in (torch.zeros(1), torch.zeros(1, dtype=torch.float64)):
         path = course_file(tmp_path / "model.pth", **{"out_head.weight": number.expand(10**6, 10**6)})

@@ -4,7 +4,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import patience
 import pytest
+from patience import until
 from test_app import charts, check_page, notices, open_page, this_machine, warm_server  # noqa: F401 - fixtures
 
 import gptviz
@@ -165,7 +167,7 @@ def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
 def hold(gate, entered, release):
     with gate.turn(threading.get_ident(), lambda _: None):
         entered.release()
-        assert release.wait(30)
+        assert release.wait(patience.SECONDS)
 
 
 def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refused():
@@ -179,7 +181,7 @@ def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refuse
     with ThreadPoolExecutor(5) as pool:
         for _ in range(2):
             pool.submit(hold, gate, entered, release)
-            assert entered.acquire(timeout=30)
+            assert entered.acquire(timeout=patience.SECONDS)
         waiting = []
         for number in range(3):
             waiting.append(pool.submit(wait, number))
@@ -189,18 +191,10 @@ def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refuse
         assert order == []
         release.set()
         for future in waiting:
-            future.result(30)
+            future.result(patience.SECONDS)
     assert sorted(order) == [0, 1, 2]
     with gate.turn("session", lambda _: pytest.fail("nobody is before it")):
         pass
-
-
-def until(holds):
-    for _ in range(600):
-        if holds():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come to that")
 
 
 def test_one_at_a_time_goes_by_the_order_of_coming():
@@ -213,7 +207,7 @@ def test_one_at_a_time_goes_by_the_order_of_coming():
 
     with ThreadPoolExecutor(6) as pool:
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
         for number in range(5):
             pool.submit(wait, number)
             until(lambda number=number: number in told)
@@ -237,7 +231,7 @@ def test_a_failure_inside_and_a_wait_that_is_given_up_leave_no_place_taken():
         1 / 0  # noqa: B018
     with ThreadPoolExecutor(1) as pool:
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
 
         def give_up(_):
             raise KeyboardInterrupt
@@ -258,7 +252,7 @@ def busy(monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         gate = models._gate()
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
         yield pool, gate, release
         release.set()
 
@@ -290,7 +284,7 @@ def test_who_waits_sees_for_how_many(busy, monkeypatch):
     asked = pool.submit(ask)
     until(lambda: said)
     release.set()
-    asked.result(30)
+    asked.result(patience.SECONDS)
     assert said[0] == ":material/hourglass_top: Waiting for 1 other…"
     assert said[-2:] == [None, "its turn"], "the sign is taken away"
 

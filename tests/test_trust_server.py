@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from patience import until
 from session import ask_for, connected, elements, open_session, receive, send
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.app_session import AppSession
 from test_app import PAGES
 from tiny import TINY, tiny_model
@@ -301,6 +302,17 @@ def kinds_until(connection, last):
     return kinds
 
 
+def test_nobody_is_offered_to_install_something(monkeypatch):
+    """As Streamlit does where somebody works with a coding agent; and the script's folder is left out."""
+    offer = ForwardMsg(
+        new_session={"main_script_path": "/home/somebody/app.py", "initialize": {"recommend_skills_install": True}}
+    )
+    monkeypatch.setattr(server_of_the_app, "_new_session_message", lambda *_, **__: offer)
+    message = server_of_the_app._discreet_message(None).new_session
+    assert message.main_script_path == "app.py"
+    assert not message.initialize.recommend_skills_install
+
+
 @pytest.mark.slow
 def test_forged_messages_do_nothing(tmp_path):
     """No git, no answer, no cache emptied; also before the first session, when no script has been run."""
@@ -457,36 +469,49 @@ def lines_of(name):
 
 
 COUNTED = """
-import sys
+import sys, time
+from pathlib import Path
 from gptviz.experiments import token_attribution
 from streamlit.web.cli import main
 
-note, backwards = sys.argv[1], token_attribution.input_gradients
+note, go_on, backwards = Path(sys.argv[1]), Path(sys.argv[2]), token_attribution.input_gradients
 
 def counted(*arguments):
-    with open(note, "a") as file:
+    with note.open("a") as file:
         print("back", file=file)
+    while len(note.read_text().splitlines()) > 2 and not go_on.exists():
+        time.sleep(0.02)
     return backwards(*arguments)
 
 token_attribution.input_gradients = counted
-main(sys.argv[2:])
+main(sys.argv[3:])
 """
 
 
 @pytest.mark.slow
 def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
-    note = tmp_path / "passes"
+    """The third pass lasts until the server knows that the tab is closed."""
+    note, go_on = tmp_path / "passes", tmp_path / "go on"
     note.touch()
 
     def n_passes():
         return len(note.read_text().splitlines())
 
+    def n_sessions():
+        return int(re.search(rb"^active_sessions (\d+)", answer(address, "/_stcore/metrics")[2], re.MULTILINE)[1])
+
     query = {"text": "word " * 250, "method": "integrated", "twin": "0"}
-    with app_server(tmp_path / "app", start=("-c", COUNTED, str(note))) as address:
-        open_session(address, "gradients", leave_when=lambda: n_passes() > 2, **query)
+    with app_server(tmp_path / "app", start=("-c", COUNTED, str(note), str(go_on))) as address:
+        with connected(address) as connection:
+            ask_for(connection, "gradients", **query)
+            until(lambda: n_passes() > 2)
+            assert n_sessions() == 1
+        until(lambda: n_sessions() == 0)
+        go_on.touch()
         seen = -1
         while seen < n_passes():  # until it stands still
             seen = n_passes()
+            open_session(address, "tokens")
             time.sleep(2)
         assert seen < 32, "one integral is 32 passes and more at this length"
         open_session(address, "gradients", **query)

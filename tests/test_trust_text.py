@@ -295,7 +295,6 @@ def test_a_hundred_thousand_characters_are_cut_into_tokens_at_once(text):
 
 
 @EVERY_PAGE_OF_THE_TEXT
-@pytest.mark.timeout(120)
 def test_every_page_takes_a_hundred_thousand_characters(page):
     app = open_page(page)
     for name in ("dashes", "emoji"):  # the longest tokens, and the most tokens

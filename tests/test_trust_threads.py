@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+import patience
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -97,8 +98,8 @@ def test_16_sessions_get_what_each_gets_alone(loaded_models, monkeypatch, at_onc
     shared = [make() for make in loaded_models]
     together = threading.Barrier(N_SESSIONS)
     with ThreadPoolExecutor(N_SESSIONS) as pool:
-        futures = [pool.submit(run, session, lambda: together.wait(30)) for session in sessions(shared)]
-        results = [future.result(120) for future in futures]
+        futures = [pool.submit(run, session, lambda: together.wait(patience.SECONDS)) for session in sessions(shared)]
+        results = [future.result(patience.SECONDS) for future in futures]
     for expected, found in zip(alone, results, strict=True):
         assert len(expected) == len(found) > 8
         for one, other in zip(expected, found, strict=True):
@@ -111,8 +112,9 @@ def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):
     tokens = shared.engine.tokenize("the same text for all of them")
     together = threading.Barrier(N_SESSIONS)
     with ThreadPoolExecutor(N_SESSIONS) as pool:
-        futures = [pool.submit(run, (shared, tokens, [look]), lambda: together.wait(30)) for _ in range(N_SESSIONS)]
-        first, *others = [future.result(60) for future in futures]
+        session, wait = (shared, tokens, [look]), lambda: together.wait(patience.SECONDS)
+        futures = [pool.submit(run, session, wait) for _ in range(N_SESSIONS)]
+        first, *others = [future.result(patience.SECONDS) for future in futures]
     assert all(one is other for found in others for one, other in zip(first, found, strict=True))
 
 

@@ -28,12 +28,12 @@ _new_session_message = AppSession._create_new_session_message
 
 
 def restrict() -> None:
-    """Make Streamlit take no messages but `MESSAGES`, and keep the path of the script to itself.
+    """Make Streamlit take no messages but `MESSAGES`, tell nobody where the script lies, and offer no installation.
 
     Call before the first connection: Streamlit has no settings for this.
     """
     AppSession.handle_backmsg = _handle_needed  # type: ignore[method-assign]
-    AppSession._create_new_session_message = _without_path  # type: ignore[method-assign]
+    AppSession._create_new_session_message = _discreet_message  # type: ignore[method-assign]
     # Until `st.navigation` has run, Streamlit takes a folder named `pages` for its older kind of app, and would run the
     # page that a link names without app.py.
     PagesManager.uses_pages_directory = False
@@ -44,9 +44,11 @@ def _handle_needed(self: AppSession, msg: BackMsg) -> None:
         _handle_message(self, msg)
 
 
-def _without_path(self: AppSession, *arguments: Any, **settings: Any) -> ForwardMsg:
+def _discreet_message(self: AppSession, *arguments: Any, **settings: Any) -> ForwardMsg:
     message = _new_session_message(self, *arguments, **settings)
-    message.new_session.main_script_path = Path(message.new_session.main_script_path).name
+    session = message.new_session
+    session.main_script_path = Path(session.main_script_path).name
+    session.initialize.recommend_skills_install = False  # the offer's button sends a message that is not taken
     return message
 
 

@@ -78,6 +78,8 @@ def chosen_model() -> LoadedModel:
             if not isinstance(error, TooLargeError) and models.remove_damaged(wanted):
                 st.warning("The file was damaged on this machine, and was removed.", icon=":material/delete:")
                 _offer_download(wanted)
+            if wanted == state.model_in_use():  # it was loaded before, and no longer can be
+                st.stop()
             st.caption(f"{plain(models.title(state.model_in_use()))} stays in use.")
     else:
         _offer_download(wanted)

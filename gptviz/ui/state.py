@@ -9,10 +9,12 @@ links hold only what the open page draws, where ours hold every setting.
 """
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
@@ -31,6 +33,7 @@ _DRAWN, _KEYS = "_drawn", "_keys"
 def start() -> None:
     """Call first in every run: a new session takes its settings from the URL."""
     if _SETTINGS in st.session_state:
+        _forget_old_widgets()
         return
     st.session_state[_NOTICES] = []
     st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
@@ -48,6 +51,25 @@ def start_again() -> None:
     st.session_state[_TO_WRITE] = (), 0
     go_on()
     st.rerun()
+
+
+def _forget_old_widgets() -> None:
+    """Forget the widgets that the last run no longer had. Call before a run draws any.
+
+    Streamlit drops their values, but keeps their callbacks until the tab is closed; and to Streamlit a chart with other
+    data is another widget. A callback keeps its page's run in memory, so a tab would grow with every edit.
+    """
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    with suppress(AttributeError):  # private: where another Streamlit has none of these, there is nothing to do here
+        session: Any = context.session_state
+        while hasattr(session, "_state"):  # it is wrapped, under AppTest twice
+            session = session._state
+        current, ids = session._new_widget_state, session._key_id_mapper.id_key_mapping
+        for id in set(current.widget_metadata) - set(current.states) - set(session._old_state):
+            del current.widget_metadata[id]
+            ids.pop(id, None)
 
 
 def _from_url(setting: Setting[Value]) -> Value:
