@@ -3,6 +3,11 @@
 import ipaddress
 import socket
 
+from jaxtyping import install_import_hook
+
+# Before anything imports gptviz: from here on the shapes and types that numerics declares are checked at every call.
+install_import_hook("gptviz.numerics", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
 import pytest
 import torch
 from browser import Tab, app_server, chromium

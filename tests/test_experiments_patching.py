@@ -4,6 +4,7 @@ import torch
 
 from gptviz.experiments.patching import Question, all_patched, n_places, patched_differences, recovered
 from gptviz.hooks import ACTIVATIONS, replace
+from gptviz.interventions import Part
 
 CLEAN, CORRUPTED = " the cat saw a dog and a", " the dog saw a cat and a"
 
@@ -75,3 +76,23 @@ def test_story_gpts_answer_comes_back_by_its_induction_head(story):
     assert by_head.max() > 0.2
     first = recovered(question, patched_differences(question, "resid_pre", 0))
     assert np.flatnonzero(first > 0.9).tolist() == [8], "before the first block only the token that differs counts"
+
+
+@pytest.mark.parametrize("kind", ["resid_pre", "attn_out", "mlp_out", "z"])
+@pytest.mark.parametrize("by_mean", [False, True])
+def test_a_patch_into_a_changed_run_keeps_its_parts_off(tiny, kind, by_mean):
+    off = [Part("mlp", 0), Part("neuron", 2, 5), Part("shortcut1", 2), Part("head", 2, 3)]
+    corrupted = tiny.run(CORRUPTED, off=off, means=tiny.run(CORRUPTED) if by_mean else None)
+    question = Question(tiny.run(CLEAN), corrupted, answer=42, rival=7)
+    found = patched_differences(question, kind, 1)
+
+    def whole_run(place):
+        with replace(tiny._model, corrupted.changes):
+            return by_hand(tiny, question, kind, 1, place)
+
+    np.testing.assert_allclose(found, [whole_run(place) for place in range(len(found))], atol=2e-4)
+
+
+def test_heads_of_an_attention_that_is_off_cannot_be_patched(tiny):
+    question = Question(tiny.run(CLEAN), tiny.run(CORRUPTED, off=[Part("attention", 1)]), answer=42, rival=7)
+    np.testing.assert_allclose(patched_differences(question, "z", 1), question.of_corrupted, atol=1e-4)

@@ -150,11 +150,12 @@ def test_charts_and_numerics_work_where_torch_and_tiktoken_are_not_installed():
         + """
 import pkgutil
 from importlib import import_module
+import numpy as np
 import gptviz.charts, gptviz.numerics
 for package in (gptviz.charts, gptviz.numerics):
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
-print(type(gptviz.charts.head_grid(gptviz.numerics.sampling.softmax([[1.0, 2.0]]), what="weight")).__name__)
+print(type(gptviz.charts.head_grid(gptviz.numerics.sampling.softmax(np.eye(2)), what="weight")).__name__)
 """
     )
     assert (found.stdout.strip(), found.stderr) == ("Figure", "")
@@ -190,3 +191,10 @@ print(trace["pattern", 3].shape, len(trace.top_k()), len(list(engine.generate("O
 """
     )
     assert (found.stdout.strip(), found.stderr) == ("(6, 4, 4) 10 2", "")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    found = subprocess.run(
+        [sys.executable, "-m", "deptry", ".", "--no-ansi"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr

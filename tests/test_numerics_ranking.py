@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from jaxtyping import TypeCheckError
 
 from gptviz.numerics.ranking import ranks, top_ids
 
@@ -45,3 +46,15 @@ def test_top_ids_of_one_row():
 def test_minus_infinity_comes_last_and_once(logits, k):
     assert top_ids(logits, k).tolist() == np.argsort(-logits, axis=-1, kind="stable")[:, :k].tolist()
     assert top_ids(logits[0], k).tolist() == np.argsort(-logits[0], kind="stable")[:k].tolist()
+
+
+def test_what_is_no_number_comes_first_and_once():
+    logits = np.array([0.5, np.nan, -np.inf, 3.0, np.nan, np.inf], dtype=np.float32)
+    assert top_ids(logits, 6).tolist() == [1, 4, 5, 3, 0, 2]
+    assert top_ids(logits, 3).tolist() == [1, 4, 5]
+
+
+def test_shapes_are_checked_in_tests():
+    """The hook in conftest.py is at work: a rank asked for more ids than there are rows is refused."""
+    with pytest.raises(TypeCheckError, match="ids"):
+        ranks(np.zeros((2, 5), np.float32), np.array([1, 2, 3]))

@@ -134,8 +134,8 @@ def test_softmax_rows_sum_to_one_and_log_softmax_is_its_logarithm(logits):
 
 
 def test_huge_logits_neither_overflow_nor_underflow():
-    assert softmax([1e4, 0]).tolist() == [1, 0]
-    assert log_softmax([1e4, 0]).tolist() == [0, -1e4]
+    assert softmax(np.array([1e4, 0])).tolist() == [1, 0]
+    assert log_softmax(np.array([1e4, 0])).tolist() == [0, -1e4]
 
 
 def test_draws_follow_the_distribution_over_seeds_and_over_positions():

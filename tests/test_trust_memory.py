@@ -9,6 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from gptviz.analysis.dropout import PLACES, Dropout, drop, spread
+from gptviz.analysis.gradients import gradient_table
+from gptviz.analysis.lens import lens
+from gptviz.analysis.saliency import integrated_gradients
+from gptviz.analysis.tiles import all_tiles
 from test_app import (  # noqa: F401 - the fixtures work by being here
     PAGES,
     charts,
@@ -19,14 +24,9 @@ from test_app import (  # noqa: F401 - the fixtures work by being here
 )
 
 import gptviz
-from gptviz.analysis.dropout import PLACES, Dropout, drop, spread
 from gptviz.analysis.finite import not_finite
-from gptviz.analysis.gradients import gradient_table
 from gptviz.analysis.heads import all_head_scores
-from gptviz.analysis.lens import lens
 from gptviz.analysis.prediction import prediction_table
-from gptviz.analysis.saliency import integrated_gradients
-from gptviz.analysis.tiles import all_tiles
 from gptviz.ui import memory, models
 from gptviz.ui.memory import n_bytes
 

@@ -1,13 +1,13 @@
 """How far apart two predictions are."""
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from .sampling import log_softmax
 
 
-def kl_divergence(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """How much the second prediction misses of the first, in nats: KL(first || second) of two logits [vocab_size].
+def kl_divergence(first: Float[np.ndarray, " vocab_size"], second: Float[np.ndarray, " vocab_size"]) -> float:
+    """How much the second prediction misses of the first, in nats: KL(first || second) of two logits.
 
     0 where they are the same, and never below (Kullback and Leibler 1951). Not the same both ways round.
     """

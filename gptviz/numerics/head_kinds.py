@@ -7,35 +7,35 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64
 
-Floats = NDArray[np.floating]
-Mask = NDArray[np.bool_]  # [query, key]: where a head of some kind would look
+Pattern = Float[np.ndarray, "head query key"]
+Targets = Bool[np.ndarray, "query key"]  # where a head of some kind would look
 
 
-def previous_token_targets(n_tokens: int) -> Mask:
+def previous_token_targets(n_tokens: int) -> Targets:
     """The token just before the query (TransformerLens, `head_detector`: previous_token_head)."""
     return np.eye(n_tokens, k=-1, dtype=bool)
 
 
-def current_token_targets(n_tokens: int) -> Mask:
+def current_token_targets(n_tokens: int) -> Targets:
     """The query itself."""
     return np.eye(n_tokens, dtype=bool)
 
 
-def first_token_targets(n_tokens: int) -> Mask:
+def first_token_targets(n_tokens: int) -> Targets:
     """The first position, the attention sink (Xiao et al. 2023); the first query has no choice, and none."""
     targets = np.zeros((n_tokens, n_tokens), dtype=bool)
     targets[1:, 0] = True
     return targets
 
 
-def duplicate_token_targets(ids: Sequence[int]) -> Mask:
+def duplicate_token_targets(ids: Sequence[int]) -> Targets:
     """Earlier positions with the query's own token (TransformerLens, `head_detector`: duplicate_token_head)."""
     return np.tril(np.equal.outer(ids, ids), k=-1)
 
 
-def induction_targets(ids: Sequence[int]) -> Mask:
+def induction_targets(ids: Sequence[int]) -> Targets:
     """Positions just after an earlier copy of the query's token: what came next the last time.
 
     Olsson et al. 2022, "In-context Learning and Induction Heads"; TransformerLens, `head_detector`:
@@ -46,8 +46,8 @@ def induction_targets(ids: Sequence[int]) -> Mask:
     return targets
 
 
-def score(pattern: Floats, targets: Mask) -> NDArray[np.float64]:
-    """Weight that each head puts on the targets, as a mean over the queries that have one: [head], 0 to 1.
+def score(pattern: Pattern, targets: Targets) -> Float64[np.ndarray, " head"]:
+    """Weight that each head puts on the targets, as a mean over the queries that have one: 0 to 1.
 
     Olsson et al. (2022) and TransformerLens' demos average so along a diagonal, and a perfect head
     scores 1. TransformerLens' `head_detector` divides by all queries, those without a target too,
@@ -60,14 +60,14 @@ def score(pattern: Floats, targets: Mask) -> NDArray[np.float64]:
     return on_target[:, asked].mean(axis=-1, dtype=np.float64)
 
 
-def entropies(pattern: Floats) -> NDArray[np.float64]:
-    """Entropy of each row in nats: [head, query]. From 0, all on one key, to ln(query + 1), all keys alike."""
+def entropies(pattern: Pattern) -> Float64[np.ndarray, "head query"]:
+    """Entropy of each row in nats, from 0, all on one key, to ln(query + 1), all keys alike."""
     weights = np.asarray(pattern, dtype=np.float64)
     return -(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1)
 
 
-def entropy_share(pattern: Floats) -> NDArray[np.float64]:
-    """How spread out a head looks: entropy as a share of the most that the row can have, mean over queries: [head].
+def entropy_share(pattern: Pattern) -> Float64[np.ndarray, " head"]:
+    """How spread out a head looks: entropy as a share of the most that the row can have, mean over queries.
 
     0 is all on one key, 1 all keys alike. The first query has one key and no choice: it is left
     out, and NaN is all that a single token has.
@@ -79,14 +79,14 @@ def entropy_share(pattern: Floats) -> NDArray[np.float64]:
     return (entropies(pattern)[:, 1:] / most).mean(axis=-1)
 
 
-def mean_distance(pattern: Floats) -> NDArray[np.float64]:
-    """How many tokens back a head looks, weighted by its attention, mean over queries: [head]."""
+def mean_distance(pattern: Pattern) -> Float64[np.ndarray, " head"]:
+    """How many tokens back a head looks, weighted by its attention, mean over queries."""
     positions = np.arange(pattern.shape[-1])
     back = (positions[:, None] - positions).astype(pattern.dtype)  # [query, key]
     return np.einsum("hqk,qk->hq", pattern, back).mean(axis=-1, dtype=np.float64)
 
 
-def head_scores(pattern: Floats, ids: Sequence[int]) -> pd.DataFrame:
+def head_scores(pattern: Pattern, ids: Sequence[int]) -> pd.DataFrame:
     """All scores of one layer's heads on a text with these token ids, one head a row.
 
     Columns: head, previous_token, current_token, first_token, duplicate_token, induction (see

@@ -1,19 +1,19 @@
 """From logits to the probabilities that a next token is drawn from."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jaxtyping import Float, Float64
 
 from .ranking import top_ids
 
 
-def softmax(logits: ArrayLike) -> NDArray[np.float64]:
+def softmax(logits: Float[np.ndarray, "*batch vocab_size"]) -> Float64[np.ndarray, "*batch vocab_size"]:
     """Probabilities over the last axis, in float64; each row sums to 1."""
     logits = np.asarray(logits, dtype=np.float64)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
+def log_softmax(logits: Float[np.ndarray, "*batch vocab_size"]) -> Float64[np.ndarray, "*batch vocab_size"]:
     """Natural logarithms of `softmax`, without its underflow."""
     logits = np.asarray(logits, dtype=np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -21,9 +21,13 @@ def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def next_token_probabilities(
-    logits: ArrayLike, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> NDArray[np.float64]:
-    """The distribution that the next token is drawn from: [vocab_size] -> [vocab_size], summing to 1.
+    logits: Float[np.ndarray, " vocab_size"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Float64[np.ndarray, " vocab_size"]:
+    """The distribution that the next token is drawn from; it sums to 1.
 
     `temperature` divides the logits; at 0 all the probability is on the highest (greedy).
     `top_k` then keeps the k most probable tokens (Fan et al. 2018); `top_p` then keeps the
@@ -59,8 +63,8 @@ def next_token_probabilities(
     return filtered
 
 
-def draw(probabilities: NDArray[np.float64], seed: int | None, position: int) -> int:
-    """Draw the id of the token that goes to `position` from its distribution [vocab_size].
+def draw(probabilities: Float64[np.ndarray, " vocab_size"], seed: int | None, position: int) -> int:
+    """Draw the id of the token that goes to `position` from its distribution.
 
     The same seed and position draw the same, however many tokens are asked for at once;
     without a seed each draw is new.

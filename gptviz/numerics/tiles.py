@@ -1,7 +1,7 @@
 """Every head's pattern made small: the strongest weight of each square stays."""
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float, UInt8
 
 MOST_PIXELS = 1200  # of the whole picture's longer side
 
@@ -11,8 +11,8 @@ def pool_factor(n_tokens: int, n_layers: int, n_heads: int) -> int:
     return -(-n_tokens * max(n_layers, n_heads) // MOST_PIXELS)
 
 
-def pool(pattern: NDArray[np.floating], factor: int) -> NDArray[np.uint8]:
-    """Weights [head, query, key] -> the largest of each factor x factor square, 0 to 255: [head, side, side].
+def pool(pattern: Float[np.ndarray, "head query key"], factor: int) -> UInt8[np.ndarray, "head side side"]:
+    """The largest weight of each factor x factor square, as whole numbers from 0 to 255.
 
     A strong weight stays visible however long the text is; an average would wash it out. What sticks
     out of the last full square makes a smaller one.
@@ -20,8 +20,9 @@ def pool(pattern: NDArray[np.floating], factor: int) -> NDArray[np.uint8]:
     return np.round(largest_of_squares(pattern, factor) * 255).astype(np.uint8)
 
 
-def largest_of_squares(pattern: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
+def largest_of_squares(
+    pattern: Float[np.ndarray, "*head query key"], factor: int
+) -> Float[np.ndarray, "*head side side"]:
     """The largest number of each factor x factor square of the last two axes, which shrink by `factor`."""
     starts = np.arange(0, pattern.shape[-1], factor)
-    pooled: NDArray[np.floating] = np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
-    return pooled
+    return np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)
