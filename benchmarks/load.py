@@ -22,6 +22,7 @@ from typing import NamedTuple
 import gptviz
 from benchmarks.frame import Row, ids, row
 from benchmarks.session import Session, exceptions, server
+from gptviz.experiments.gradients import gradient_norms
 
 SESSIONS, SECONDS, EVERY = 30, 60.0, 2.0
 QUICK_SECONDS = 20.0  # of a single round
@@ -105,7 +106,7 @@ def _hostile(n_views: int) -> list[Row]:
             continue
         engine = gptviz.load(model, device="cpu")
         start = time.monotonic()
-        engine.gradient_norms(engine.tokenizer.tokens(ids(n_tokens)))
+        gradient_norms(engine, engine.tokenizer.tokens(ids(n_tokens)))
         rows.append(
             row(
                 "first view beside gradients, the longest", case, max(beside), "ms",

@@ -235,7 +235,7 @@ def lens(view: View, off: list[str], replacement: str, token: int, variant: str)
     window = lens_window(view, token)
     found = view.computed(logit_lens, side(view, parts_of(off), replacement, variant), positions=window)
     return Chart(
-        partial(charts.lens_map, found.labels, found.strings, found.probabilities, view.strings[window]),
+        partial(charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window]),
         f"The most probable token at every depth, {variant}.",
     )
 

@@ -136,7 +136,7 @@ def lens(view: View, token: int) -> Chart:
     window = lens_window(view, token)
     found = view.computed(logit_lens, view.trace(), positions=window)
     return Chart(
-        partial(charts.lens_map, found.labels, found.strings, found.probabilities, view.strings[window]),
+        partial(charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window]),
         "The most probable next token at every depth and position, coloured by its probability.",
     )
 

@@ -90,5 +90,5 @@ def no_part_fails(request, caplog):
     test is about that (`@pytest.mark.fails`)."""
     yield
     if not request.node.get_closest_marker("fails"):
-        records = [record for record in caplog.get_records("call") if record.name == "gptviz.ui.shared"]
+        records = [record for record in caplog.get_records("call") if record.name == "gptviz.ui.fragments"]
         assert [record.getMessage() for record in records] == []

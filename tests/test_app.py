@@ -19,15 +19,15 @@ from gptviz import hub
 from gptviz.engine import Engine
 from gptviz.model import GPTModel
 from gptviz.tokens import END_OF_TEXT, END_OF_TEXT_ID, gpt2_tokenizer
-from gptviz.ui import models, settings, shared
+from gptviz.ui import models, settings
+from gptviz.ui.page import EXAMPLE
+from pages import PAGES as PAGE_MODULES
 
 APP = Path(__file__).parents[1] / "app.py"
 # The page table: path in the URL -> title.
-PAGES = {
-    "" if "default=True" in line else Path(file).stem: title
-    for file, title, line in re.findall(r'st\.Page\("([^"]+)", title="([^"]+)"(.*)\)', APP.read_text())
-}
-EXPERIMENTS = set(re.findall(r"pages/(\w+)\.py", APP.read_text().partition("EXPERIMENTS = [")[2]))
+MODULES = [module for group in PAGE_MODULES.values() for module in group]
+PAGES = {"" if module is MODULES[0] else module.__name__.rpartition(".")[2]: module.ABOUT.title for module in MODULES}
+EXPERIMENTS = {module.__name__.rpartition(".")[2] for module in PAGE_MODULES["Experiments"]}
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 OWN_TEXTS = {"patching"}  # pages that do without the shared text
 EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))
@@ -64,9 +64,8 @@ def this_machine(monkeypatch, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def warm_server(monkeypatch):
-    """Streamlit as it is after its first request. AppTest takes every run for a server's first one; see
-    `shared._go_through_router`, which starts such a run again, and then a button's click is lost."""
+def served_as_an_app(monkeypatch):
+    """AppTest runs app.py without the server that serves it; see `gptviz.ui.server.restrict`."""
     start = PagesManager.__init__
 
     def started(self, *args, **kwargs):
@@ -74,7 +73,6 @@ def warm_server(monkeypatch):
         PagesManager.uses_pages_directory = False
 
     monkeypatch.setattr(PagesManager, "__init__", started)
-    return lambda: monkeypatch.setattr(PagesManager, "__init__", start)
 
 
 def open_page(page="", **query):
@@ -153,14 +151,6 @@ def test_the_page_table_is_read():
     assert {"ablation", "patching"} <= EXPERIMENTS < PAGES.keys()
 
 
-@ONE_PAGE
-def test_the_first_request_to_a_server_opens_its_page(page, warm_server):
-    warm_server()
-    app = open_page(page, text="Hello there")
-    check_page(app, page)
-    assert app.text_area(key="text").value == "Hello there"
-
-
 def check_text(app, page, text, bos):
     check_page(app, page)
     assert not app.error
@@ -197,8 +187,8 @@ def test_an_empty_text_is_answered_with_an_example(page):
     example.click().run()
     check_page(app, page)
     assert not app.info
-    assert app.text_area(key="text").value == shared.EXAMPLE
-    assert app.query_params == {"text": shared.EXAMPLE}
+    assert app.text_area(key="text").value == EXAMPLE
+    assert app.query_params == {"text": EXAMPLE}
 
 
 @ONE_PAGE_OF_THE_TEXT

@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 import pytest
-from test_app import charts, check_page, go_to, notices, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import charts, check_page, go_to, notices, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from test_app_inside import badges, columns_of
 
 from gptviz.analysis.prediction import prediction_table

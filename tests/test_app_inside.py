@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_app import go_to, open_page, this_machine, warm_server  # noqa: F401 - the fixtures work by being here
+from test_app import go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 
 from gptviz.analysis.arithmetic import STEPS
 from gptviz.engine import Engine

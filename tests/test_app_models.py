@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from test_app import PAGES, charts, go_to, open_page, this_machine, warm_server  # noqa: F401 - the fixtures work by being here
+from test_app import PAGES, charts, go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 from tiny import tiny_model
 
 from gptviz.ui import models

@@ -2,7 +2,7 @@
 
 import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetState
-from test_app import check_page, failed, go_to, open_page, position, this_machine, warm_server  # noqa: F401
+from test_app import check_page, failed, go_to, open_page, position, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz.charts
 from gptviz.ui import look, models, state

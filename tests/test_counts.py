@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_app import open_page, this_machine, warm_server  # noqa: F401 - the fixtures work by being here
+from test_app import open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 from threadpoolctl import threadpool_info
 
 import gptviz

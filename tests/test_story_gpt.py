@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gptviz.analysis.sampling import log_softmax
 
 import gptviz
 from gptviz.analysis import heads
 from gptviz.catalog import STORY_GPT
+from gptviz.numerics.head_kinds import repeated_random_ids
+from gptviz.numerics.sampling import log_softmax
 
 HELD_OUT = Path(__file__).parent / "data" / "held_out.txt"
 INDUCTION = (gptviz.Part("head", 5, 5), gptviz.Part("head", 5, 2))
@@ -96,7 +97,7 @@ def test_story_gpts_previous_token_heads_are_those_of_its_card(story):
 
 def repetitions(story):
     """Three random sequences, each said twice."""
-    return [story.tokenizer.tokens(heads.repeated_random_ids(RANDOM_TOKENS, seed=seed)) for seed in range(3)]
+    return [story.tokenizer.tokens(repeated_random_ids(RANDOM_TOKENS, seed=seed)) for seed in range(3)]
 
 
 def test_story_gpts_induction_heads_are_those_of_its_card(story):

@@ -18,7 +18,7 @@ import pytest
 from hub_server import etag_of
 from huggingface_hub import constants
 from patience import until
-from test_app import charts, check_page, open_page, warm_server  # noqa: F401 - a fixture
+from test_app import charts, check_page, open_page, served_as_an_app  # noqa: F401 - a fixture
 from test_hub import (  # noqa: F401 - fixtures
     LOAD,
     REPO,

@@ -365,7 +365,7 @@ def test_what_training_loops_save_is_loaded(tmp_path):
             path = tmp_path / f"{at}{zipped}.pth"
             torch.save({"model": state, **beside}, path, _use_new_zipfile_serialization=zipped)
             engine = gptviz.load(path, device="cpu", n_heads=4)
-            assert np.array_equal(engine.weight("out_head.weight"), model.out_head.weight.detach())
+            assert np.array_equal(engine.weights["out_head.weight"], model.out_head.weight.detach())
 
 
 # --- weights that are none --------------------------------------------------------------------------

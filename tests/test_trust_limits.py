@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import patience
 import pytest
 from patience import until
-from test_app import charts, check_page, notices, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import charts, check_page, notices, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 
 import gptviz
 from gptviz.engine import Engine

@@ -9,24 +9,23 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from gptviz.analysis.dropout import PLACES, Dropout, drop, spread
-from gptviz.analysis.gradients import gradient_table
-from gptviz.analysis.lens import lens
-from gptviz.analysis.saliency import integrated_gradients
-from gptviz.analysis.tiles import all_tiles
 from test_app import (  # noqa: F401 - the fixtures work by being here
     PAGES,
     charts,
     check_page,
     open_page,
+    served_as_an_app,
     this_machine,
-    warm_server,
 )
 
 import gptviz
 from gptviz.analysis.finite import not_finite
-from gptviz.analysis.heads import all_head_scores
+from gptviz.analysis.heads import all_head_scores, all_tiles
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.analysis.prediction import prediction_table
+from gptviz.experiments.dropout import PLACES, Dropout, dropout_runs, spread
+from gptviz.experiments.gradients import gradient_table
+from gptviz.experiments.token_attribution import integrated_gradients
 from gptviz.ui import memory, models
 from gptviz.ui.memory import n_bytes
 
@@ -37,15 +36,17 @@ TEXT = "Once upon a time there was a little dog. The little dog"
 RESULTS = {
     "prediction": lambda trace, _: prediction_table(trace),
     "not finite": lambda trace, _: not_finite(trace),
-    "gradients": lambda trace, engine: gradient_table(engine.gradient_norms(trace.tokens)[1]).assign(loss=1.0),
+    "gradients": lambda trace, engine: gradient_table(engine, trace.tokens),
     "scores": lambda trace, _: all_head_scores(trace),
-    "lens": lambda trace, engine: lens(trace, engine, positions=slice(0, 4)),
+    "lens": lambda trace, _: logit_lens(trace, positions=slice(0, 4)),
     "tiles": lambda trace, _: all_tiles(trace, 1),
-    "integrated": lambda trace, engine: integrated_gradients(trace, engine, 3, 262, tolerance=1.0),
+    "integrated": lambda trace, _: integrated_gradients(trace, 3, 262, tolerance=1.0),
     "dropout": lambda trace, engine: spread(
-        trace.tokens, engine, Dropout(0.1, PLACES, 0), 3, layer=0, head=0, ids=[1, 2]
+        engine, trace.tokens, Dropout(0.1, PLACES, 0), 3, layer=0, head=0, ids=[1, 2]
     ),
-    "dropped": lambda trace, engine: drop(trace.tokens, engine, Dropout(0.1, PLACES, 0), range(1), layer=0, head=0),
+    "dropped": lambda trace, engine: dropout_runs(
+        engine, trace.tokens, Dropout(0.1, PLACES, 0), range(1), layer=0, head=0
+    ),
 }
 
 
@@ -68,14 +69,22 @@ def test_a_view_counts_as_what_it_keeps_in_memory():
 
 
 def test_a_part_of_a_tensor_counts_as_all_of_it():
-    array = gptviz.load("story-gpt", device="cpu").weight("tok_emb.weight")
+    array = gptviz.load("story-gpt", device="cpu").weights.w_e
     assert n_bytes(array[:2]) >= array.nbytes
+
+
+def seven(_tokens):
+    return 7
+
+
+def a_function(_tokens):
+    return seven
 
 
 def test_keys_count_too():
     model = models._load("story-gpt")
     tokens = model.engine.tokenizer.tokens(range(1000, 1200))
-    model.result(tokens, "a number", lambda: 7)
+    model.computed(seven, tokens)
     assert model._results.size > 200 * 28, "each id is an object"
 
 
@@ -93,8 +102,8 @@ def test_a_result_of_unknown_size_is_not_kept():
     model = models._load("story-gpt")
     tokens = model.engine.tokenize("one")
     with pytest.raises(TypeError, match="function takes is not known"):
-        model.result(tokens, "a function", lambda: lambda: 0)
-    assert model.known(tokens, "a function") is None
+        model.computed(a_function, tokens)
+    assert model.known(a_function, tokens) is None
 
 
 def test_a_table_of_strings_counts_its_strings():

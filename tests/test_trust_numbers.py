@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_app import EVERY_PAGE, charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import EVERY_PAGE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module

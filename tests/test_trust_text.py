@@ -22,15 +22,17 @@ from test_app import (  # noqa: F401 - fixtures
     check_page,
     notices,
     open_page,
+    served_as_an_app,
     this_machine,
-    warm_server,
 )
 from test_trust_numbers import CALLS
 
 import gptviz.charts as charts_module
 from gptviz.charts.theme import labels
 from gptviz.tokens import END_OF_TEXT_ID, gpt2_tokenizer
-from gptviz.ui import look
+from gptviz.ui.chips import _chips
+from gptviz.ui.markdown import code, plain
+from gptviz.ui.tables import _tables
 
 HOSTILE = [
     "<script>window.hacked=1</script>",
@@ -181,7 +183,7 @@ def test_every_chart_function_with_strings_is_named():
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_a_sentence_with_any_name_in_it_is_one_line_without_markup(text):
-    shown = look.plain(text)
+    shown = plain(text)
     assert "\n" not in shown
     unescaped = shown.replace("\\", "")
     assert ":material/" not in unescaped
@@ -196,19 +198,19 @@ def test_a_sentence_with_any_name_in_it_is_one_line_without_markup(text):
 @settings(max_examples=300, deadline=None)
 @given(TEXTS.map(lambda text: "".join(gpt2_tokenizer().encode(text).strings)))
 def test_code_holds_what_is_in_it(shown):
-    code = look.code(shown)
-    fence = code[: len(code) - len(code.lstrip("`"))]
-    assert code.endswith(fence)
+    as_code = code(shown)
+    fence = as_code[: len(as_code) - len(as_code.lstrip("`"))]
+    assert as_code.endswith(fence)
     assert fence not in shown
-    assert ":material/" not in code
-    assert "\n" not in code
+    assert ":material/" not in as_code
+    assert "\n" not in as_code
 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_chips_are_text_only(text):
     tokens = gpt2_tokenizer().encode(text)
-    chips = "".join(look._chips(tokens, (0,), 0, ()))
+    chips = "".join(_chips(tokens, (0,), 0, ()))
     assert chips.count("<span") == len(tokens)
     assert {part.split(" ")[0].strip("/") for part in chips.replace(">", " ").split("<")[1:]} <= {"span", "br"}
 
@@ -217,7 +219,7 @@ def test_chips_are_text_only(text):
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=4))
 def test_a_table_shows_its_strings_and_nothing_becomes_markup(token, strings):
     strings = ["".join(gpt2_tokenizer().encode(string).strings).strip() for string in strings]  # no plain spaces inside
-    shown = look._tables({"After {}": pd.DataFrame({"token": strings, "weight": 0.5})}, token)
+    shown = _tables({"After {}": pd.DataFrame({"token": strings, "weight": 0.5})}, token)
     tags = {part.split(" ")[0].strip("/") for part in shown.replace(">", " ").split("<")[1:]}
     assert tags <= {"div", "p", "code", "table", "thead", "tbody", "tr", "th", "td"}
     cells = [html.unescape(cell.split("</td>")[0]) for cell in shown.split("<td>")[1:]]

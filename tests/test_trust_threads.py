@@ -29,6 +29,10 @@ from gptviz.ui.models import LoadedModel
 # --- sessions ---------------------------------------------------------------------------------------
 
 
+def some_bytes(_tokens, size):
+    return np.zeros(size, dtype=np.int8)
+
+
 def look(model, tokens):
     trace = model.trace(tokens)
     return [trace["pattern", 1], trace["mlp_out", 2], trace["embed"], trace.logits_at(0)]
@@ -36,8 +40,8 @@ def look(model, tokens):
 
 def read(model, tokens):
     trace = model.trace(tokens)
-    table = model.result(tokens, "prediction", lambda: prediction_table(trace))
-    grid = model.result(tokens, "lens", lambda: logit_lens(trace, positions=slice(0, 4)))
+    table = model.computed(prediction_table, trace)
+    grid = model.computed(logit_lens, trace, positions=slice(0, 4))
     return [table["surprisal_nats"].to_numpy(), grid.ids, grid.probabilities]
 
 
@@ -227,7 +231,7 @@ class AnyUseOfAModel(RuleBasedStateMachine):
     @rule(n_tokens=texts, size=st.integers(0, 60_000))
     def work_something_out(self, n_tokens, size):
         tokens = self.engine.tokenize(" the" * n_tokens)
-        assert self.model.result(tokens, size, lambda: np.zeros(size, dtype=np.int8)).nbytes == size
+        assert self.model.computed(some_bytes, tokens, size).nbytes == size
 
     @invariant()
     def no_cache_holds_more_than_it_may(self):

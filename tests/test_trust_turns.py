@@ -8,15 +8,18 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import streamlit as st
-from gptviz.analysis.causes import head_effects
-from gptviz.analysis.dropout import PLACES, Dropout, spread
-from gptviz.analysis.saliency import integrated_gradients
-from test_app import charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - the fixtures
+from test_app import charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures
 from tiny import tiny_engine
 
 from gptviz import hub
-from gptviz.analysis import causes, dropout, saliency
+from gptviz.analysis.heads import all_head_scores
 from gptviz.cache import ByteCache
+from gptviz.experiments import dropout, head_ablation, token_attribution
+from gptviz.experiments.dropout import PLACES, Dropout, dropout_runs, spread
+from gptviz.experiments.gradients import gradient_norms
+from gptviz.experiments.head_ablation import head_effects
+from gptviz.experiments.portions import run_all
+from gptviz.experiments.token_attribution import input_gradients, integrated_gradients
 from gptviz.model import TransformerBlock
 from gptviz.ui import models
 from gptviz.ui.gate import BusyError, Gate
@@ -189,71 +192,92 @@ def test_a_person_is_told_when_the_wait_is_over():
 # --- a turn is one pass -----------------------------------------------------------------------------
 
 
-def test_between_two_passes_of_an_experiment_others_have_their_turn():
+def test_between_two_portions_of_an_experiment_others_have_their_turn():
     model, tokens = LoadedModel(tiny_engine()), tiny_engine().tokenize("one two three")
     begun, seen = threading.Event(), []
+
+    def portion(number):
+        if number == 0:
+            begun.set()
+            until(lambda: len(models._gate()._line) == 2)
+        seen.append(number)
+        return number
+
+    def experiment():
+        return [model.computed(portion, number) for number in range(2)]
 
     def view():
         assert begun.wait(PATIENCE)
         model.trace(tokens)
         seen.append("view")
 
-    def make(tell):
-        begun.set()
-        until(lambda: len(models._gate()._line) == 2)
-        tell(1, 2)
-        seen.append("second pass")
-        return np.zeros(1)
-
     with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(view), pool.submit(model.experiment, tokens, "experiment", make, "Working:")]
-        for one in done:
+        for one in [pool.submit(view), pool.submit(experiment)]:
             one.result(PATIENCE)
-    assert seen == ["view", "second pass"]
+    assert seen in ([0, "view", 1], [0, 1, "view"])
+    assert models._gate()._line == []
+
+
+def test_what_experiments_compute_is_dear():
+    model, tokens = LoadedModel(tiny_engine()), tiny_engine().tokenize("one two three")
+    trace, dear = model.trace(tokens), []
+    with pytest.MonkeyPatch.context() as patch:
+        turn = models.turn
+        patch.setattr(models, "turn", lambda *, dear=False, seen=dear: seen.append(dear) or turn(dear=dear))
+        model.computed(head_ablation.effects_of_heads, trace, 1, 7, "zero", range(3))
+        model.computed(all_head_scores, trace)
+    assert dear == [True, False]
 
 
 EXPERIMENTS = {
-    "integrated gradients": lambda trace, engine, tell: integrated_gradients(
-        trace, engine, 19, 7, tolerance=0, progress=tell
+    "integrated gradients": lambda trace, run: integrated_gradients(trace, 19, 7, tolerance=0, run=run),
+    "dropout": lambda trace, run: spread(
+        trace.engine, trace.tokens, Dropout(0.1, PLACES, 0), 5, layer=0, head=0, ids=[1], run=run
     ),
-    "dropout": lambda trace, engine, tell: spread(
-        trace.tokens, engine, Dropout(0.1, PLACES, 0), 5, layer=0, head=0, ids=[1], progress=tell
-    ),
-    "heads": lambda trace, engine, tell: head_effects(trace, engine, 19, 7, progress=tell),
+    "heads": lambda trace, run: head_effects(trace, 19, 7, run=run),
 }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
-def test_an_experiment_on_a_long_text_tells_after_every_pass(experiment, monkeypatch):
+def test_a_portion_on_a_long_text_is_one_pass(experiment, monkeypatch):
     """A pass: the text's tokens once through all layers. Several short texts share one."""
-    for module in (causes, dropout, saliency):
-        monkeypatch.setattr(module, "TOKENS_TOGETHER", 20)
-    monkeypatch.setattr(saliency, "MOST_STEPS", 64)
+    for module in (head_ablation, dropout):
+        monkeypatch.setattr(module, "TOKENS_AT_ONCE", 20)
+    monkeypatch.setattr(token_attribution, "_POINTS_TOGETHER", 20)
+    monkeypatch.setattr(token_attribution, "MOST_STEPS", 64)
     engine = tiny_engine()
     trace = engine.run(engine.tokenizer.tokens(range(20)))
     for layer in range(3):
         assert trace["z", layer].size
-    passed, second_half = [0], TransformerBlock.add_feed_forward
+    passed, second_half = [], TransformerBlock.add_feed_forward
 
     def count(block, x):
         passed[-1] += x.shape[0] * x.shape[1]
         return second_half(block, x)
 
+    def one_by_one(function, portions):
+        results = []
+        for portion in portions:
+            passed.append(0)
+            results += run_all(function, [portion])
+        return results
+
     monkeypatch.setattr(TransformerBlock, "add_feed_forward", count)
-    experiment(trace, engine, lambda *_: passed.append(0))
-    assert len(passed) > 5
+    experiment(trace, one_by_one)
+    assert len(passed) > 4
     assert max(passed) == 3 * 20
 
 
 def test_gradients_and_dropout_leave_the_model_to_others():
-    """They take their time: who runs a first view with the same model does not wait for them."""
+    """They take their time: whoever runs a first view with the same model does not wait for them."""
     engine = tiny_engine()
     tokens = engine.tokenize("one two three")
-    stream = engine.run(tokens)["resid_pre", 0][None]
+    trace = engine.run(tokens)
+    stream = trace["resid_pre", 0][None]
     experiments = (
-        lambda: engine.gradient_norms(tokens),
-        lambda: engine.input_gradients(stream, 1, 7),
-        lambda: engine.dropout_runs(tokens, 0.1, range(2), seed=0, layer=0, head=0, places=PLACES),
+        lambda: gradient_norms(engine, tokens),
+        lambda: input_gradients(trace, stream, 1, 7),
+        lambda: dropout_runs(engine, tokens, Dropout(0.1, PLACES, 0), range(2), layer=0, head=0),
     )
     with ThreadPoolExecutor(len(experiments)) as pool, engine._lock:
         for done in [pool.submit(experiment) for experiment in experiments]:
@@ -262,7 +286,8 @@ def test_gradients_and_dropout_leave_the_model_to_others():
 
 def test_dropout_runs_keep_one_head_in_memory_and_not_all():
     engine = tiny_engine()
-    found = engine.dropout_runs(engine.tokenize("one two three"), 0.1, range(2), seed=0, layer=0, head=1, places=PLACES)
+    tokens = engine.tokenize("one two three")
+    found = dropout_runs(engine, tokens, Dropout(0.1, PLACES, 0), range(2), layer=0, head=1)
     for array in (found.pattern, found.dropped):
         assert array.base.untyped_storage().nbytes() == array.nbytes
 
@@ -282,16 +307,16 @@ def test_two_threads_that_need_each_other_s_values_both_get_them(monkeypatch):
 
     monkeypatch.setattr(ByteCache, "__contains__", outdated_look, raising=False)
 
-    def make():
+    def make(_tokens):
         assert second_came.wait(PATIENCE)
         time.sleep(0.5)  # the second one waits for this value by now
         return model.trace(others).logits_at(-1)
 
     def ask_too():
         second_came.set()
-        return model.result(tokens, "value", make)
+        return model.computed(make, tokens)
 
-    with_daemons = [_start(lambda: model.result(tokens, "value", make))]
+    with_daemons = [_start(lambda: model.computed(make, tokens))]
     until(lambda: looks or models._gate()._line)
     with_daemons.append(_start(ask_too))
     first, second = (one.result(PATIENCE) for one in with_daemons)
@@ -315,20 +340,22 @@ def _start(work):
 
 def test_who_waits_for_another_s_value_gives_its_turn_away():
     engine = tiny_engine()
-    model, tokens, others = LoadedModel(engine), engine.tokenize("one two"), engine.tokenize("three four")
-    paused = threading.Event()
+    model, tokens = LoadedModel(engine), engine.tokenize("one two")
+    inside, paused = threading.Event(), threading.Event()
 
-    def slow(tell):
-        until(lambda: paused.set() or len(models._gate()._line) == 2)
-        tell(1, 2)  # now the second one is inside, and asks for this very value
-        return np.ones(1)
+    def slow(_tokens):
+        inside.set()
+        with models._gate().outside():  # now the second one is inside, and asks for this very value
+            assert paused.wait(PATIENCE)
+        return 1
 
-    def needs_it():
-        assert paused.wait(PATIENCE)
-        return model.result(others, "needs it", lambda: 1 + model.experiment(tokens, "slow", slow, "Working:"))
+    def needs_it(_tokens):
+        paused.set()
+        return 1 + model.computed(slow, tokens)
 
-    first = _start(lambda: model.experiment(tokens, "slow", slow, "Working:"))
-    second = _start(needs_it)
+    first = _start(lambda: model.computed(slow, tokens))
+    assert inside.wait(PATIENCE)
+    second = _start(lambda: model.computed(needs_it, tokens))
     assert first.result(PATIENCE) == 1
     assert second.result(PATIENCE) == 2
 
@@ -338,7 +365,7 @@ def test_a_portion_that_is_evicted_between_two_looks_is_no_empty_one(monkeypatch
     get = ByteCache.get
 
     def evicted_before(cache, key, *how):
-        if isinstance(key, tuple) and isinstance(key[1], tuple) and key[1][0] == "patched":
+        if isinstance(key, tuple) and "patched_differences" in key:
             with suppress(KeyError):
                 del cache._held[key]
         return get(cache, key, *how)

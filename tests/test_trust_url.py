@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, this_machine, warm_server  # noqa: F401
+from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz
 from gptviz.ui import models, settings

@@ -378,7 +378,7 @@ def test_another_number_of_heads_takes_no_memory_for_weights(tied):
         other = engine.with_heads(2)
         assert other.tied_head == engine.tied_head
         for name in ("tok_emb.weight", "out_head.weight", "trf_blocks.1.att.W_query.weight"):
-            assert np.shares_memory(other.weight(name), engine.weight(name))
+            assert np.shares_memory(other.weights[name], engine.weights[name])
         with pytest.raises(ConfigError, match="not divisible by n_heads"):
             engine.with_heads(3)
 

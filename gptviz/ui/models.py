@@ -109,7 +109,7 @@ def _key_of_argument(argument: Any) -> Hashable:
             return argument.key
         case gptviz.Engine():
             return argument.name
-        case slice():
+        case slice() | range():
             return argument.start, argument.stop, argument.step
         case tuple() | list():
             return tuple(map(_key_of_argument, argument))
