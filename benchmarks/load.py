@@ -79,10 +79,15 @@ def run(repeats: int) -> list[Row]:
     n_updates = sum(len(one.milliseconds) + len(one.at_once) for one in rounds)
     rows.append(
         row(
-            "runs of the model", f"all {n_updates:,} updates", len(runs), "",
-            against="different texts", theirs=len(texts), at_most=1.0,
+            "runs of the model",
+            f"all {n_updates:,} updates",
+            len(runs),
+            "",
+            against="different texts",
+            theirs=len(texts),
+            at_most=1.0,
         )
-    )  # fmt: skip
+    )
     return rows + _hostile(VIEWS if repeats > 1 else QUICK_VIEWS)
 
 
@@ -96,11 +101,15 @@ def _hostile(n_views: int) -> list[Row]:
         case = f"{n_sessions} sessions, {model}, {n_tokens:,} tokens"
         rows += [
             row(
-                f"first view beside gradients, median of {n_views}", case, statistics.median(beside), "ms",
-                against="alone", theirs=statistics.median(alone),
+                f"first view beside gradients, median of {n_views}",
+                case,
+                statistics.median(beside),
+                "ms",
+                against="alone",
+                theirs=statistics.median(alone),
             ),
             row("first view beside gradients, 95th percentile", case, statistics.quantiles(beside, n=20)[-1], "ms"),
-        ]  # fmt: skip
+        ]
         if model == "story-gpt":
             rows[-1] = row(rows[-1]["what"], case, rows[-1]["ours"], "ms", at_most=2000)
             continue
@@ -109,10 +118,15 @@ def _hostile(n_views: int) -> list[Row]:
         gradient_norms(engine, engine.tokenizer.tokens(ids(n_tokens)))
         rows.append(
             row(
-                "first view beside gradients, the longest", case, max(beside), "ms",
-                against="one pass there and back, alone", theirs=1e3 * (time.monotonic() - start), at_most=2.0,
+                "first view beside gradients, the longest",
+                case,
+                max(beside),
+                "ms",
+                against="one pass there and back, alone",
+                theirs=1e3 * (time.monotonic() - start),
+                at_most=2.0,
             )
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -24,12 +24,17 @@ def run(repeats: int) -> list[Row]:
     print("MB on the way:", *(f"{one:.0f}" for one in megabytes))
     return [
         row(
-            f"memory after {n_texts:,} more texts", f"{TABS} tabs", last, "MB",
-            against=f"after {FIRST:,} texts", theirs=first, at_most=1.03,
+            f"memory after {n_texts:,} more texts",
+            f"{TABS} tabs",
+            last,
+            "MB",
+            against=f"after {FIRST:,} texts",
+            theirs=first,
+            at_most=1.03,
         ),
         row("highest on the way", f"{TABS} tabs", max(megabytes), "MB"),
         row("errors", f"{TABS} tabs", len(errors), "", at_most=0),
-    ]  # fmt: skip
+    ]
 
 
 async def edit(url: str, n_texts: int, megabytes: Callable[[], float]) -> tuple[list[float], list[str]]:

@@ -22,13 +22,7 @@ class ConfigError(ValueError):
 
 
 GPT_CONFIG_124M = GPTConfig(
-    vocab_size=50257,
-    context_length=1024,
-    emb_dim=768,
-    n_heads=12,
-    n_layers=12,
-    drop_rate=0.1,
-    qkv_bias=False,
+    vocab_size=50257, context_length=1024, emb_dim=768, n_heads=12, n_layers=12, drop_rate=0.1, qkv_bias=False
 )
 GPT_CONFIG_355M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1024, "n_layers": 24, "n_heads": 16})
 GPT_CONFIG_774M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1280, "n_layers": 36, "n_heads": 20})

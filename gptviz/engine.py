@@ -25,15 +25,7 @@ from .numerics.sampling import draw, next_token_probabilities
 from .parameters import Weights
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import (
-    Source,
-    check_finite,
-    check_heads,
-    load_model,
-    model_without_values,
-    read_source,
-    untrained_model,
-)
+from .weights import Source, check_finite, check_heads, load_model, model_without_values, read_source, untrained_model
 
 TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 

@@ -44,11 +44,11 @@ _CALLED = {
 _VALUES = {
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
     *("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
-}  # fmt: skip
+}
 _COLLECTING = {
     *("MARK", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
-}  # fmt: skip
+}
 
 
 class NotPlainError(ValueError):

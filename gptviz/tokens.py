@@ -96,10 +96,7 @@ class Tokenizer:
     def __init__(self, vocab_bpe: Path = VOCAB_BPE) -> None:
         self._ranks = _ranks_of_bytes(_read_checked(vocab_bpe))
         self._encoding = tiktoken.Encoding(
-            "gpt2",
-            pat_str=_WORD_PATTERN,
-            mergeable_ranks=self._ranks,
-            special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+            "gpt2", pat_str=_WORD_PATTERN, mergeable_ranks=self._ranks, special_tokens={END_OF_TEXT: END_OF_TEXT_ID}
         )
         # What the pattern does not match, tiktoken drops: this one gives back a text's first word alone.
         self._first_word = tiktoken.Encoding(

@@ -160,12 +160,7 @@ class Trace:
         probabilities = next_token_probabilities(logits, temperature=temperature)
         ids = top_ids(logits, k)
         return pd.DataFrame(
-            {
-                "token": strings_of(ids),
-                "id": ids,
-                "logit": logits[ids],
-                "probability": probabilities[ids],
-            }
+            {"token": strings_of(ids), "id": ids, "logit": logits[ids], "probability": probabilities[ids]}
         )
 
 

@@ -221,8 +221,7 @@ def step_map(view: View, step: str, layer: int, head: int, token: int, variant: 
     elif values.ndim == 3:
         values, across = values[:, head], "dimension of the head"
     return Chart(
-        partial(charts.dimension_map, values, view.strings, across=across, chosen=token),
-        f"{variant}: one token a row.",
+        partial(charts.dimension_map, values, view.strings, across=across, chosen=token), f"{variant}: one token a row."
     )
 
 

@@ -140,15 +140,7 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
 
 @picture("spread", "Predictions over many runs", *HOW, settings.RUNS, *WHICH)
 def prediction_spread(
-    view: View,
-    training: bool,
-    rate: float,
-    dropped: list[str],
-    seed: int,
-    runs: int,
-    layer: int,
-    head: int,
-    token: int,
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
 ) -> Chart:
     """The probabilities of the likeliest next tokens in every run, around the evaluation's."""
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
@@ -162,15 +154,7 @@ def prediction_spread(
 
 @picture("spread-weights", "Attention over many runs", *HOW, settings.RUNS, *WHICH)
 def weight_spread(
-    view: View,
-    training: bool,
-    rate: float,
-    dropped: list[str],
-    seed: int,
-    runs: int,
-    layer: int,
-    head: int,
-    token: int,
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
 ) -> Chart:
     """One row of attention in every run, around the evaluation's."""
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
@@ -221,15 +205,7 @@ def first_shown(token: int) -> int:
 
 @picture("before-dropout", "One run's attention before dropout", *HOW, settings.RUN, *WHICH)
 def before_dropout(
-    view: View,
-    training: bool,
-    rate: float,
-    dropped: list[str],
-    seed: int,
-    run: int,
-    layer: int,
-    head: int,
-    token: int,
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
 ) -> Chart:
     """The weights that the run's softmax gave."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
@@ -242,15 +218,7 @@ def before_dropout(
 
 @picture("after-dropout", "One run's attention after dropout", *HOW, settings.RUN, *WHICH)
 def after_dropout(
-    view: View,
-    training: bool,
-    rate: float,
-    dropped: list[str],
-    seed: int,
-    run: int,
-    layer: int,
-    head: int,
-    token: int,
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
 ) -> Chart:
     """The same weights, those that became 0 crossed."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)

@@ -32,10 +32,7 @@ GROUPS = {
     ParameterGroup.NORM1: "LayerNorm 1",
     ParameterGroup.NORM2: "LayerNorm 2",
 }
-METHODS = {
-    AttributionMethod.INTEGRATED: "Integrated gradients",
-    AttributionMethod.TIMES_INPUT: "Gradient × input",
-}
+METHODS = {AttributionMethod.INTEGRATED: "Integrated gradients", AttributionMethod.TIMES_INPUT: "Gradient × input"}
 
 ABOUT = About(
     "Gradients",

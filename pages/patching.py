@@ -39,18 +39,27 @@ class Pair(NamedTuple):
 
 PAIRS = (
     Pair(
-        "Little dog, little cat", "Once upon a time there was a little dog. The little",
-        "Once upon a time there was a little cat. The little", " dog", " cat",
+        "Little dog, little cat",
+        "Once upon a time there was a little dog. The little",
+        "Once upon a time there was a little cat. The little",
+        " dog",
+        " cat",
     ),
     Pair(
-        "He or she", "The old man lived alone in a house by the sea. Every morning",
-        "The old woman lived alone in a house by the sea. Every morning", " he", " she",
+        "He or she",
+        "The old man lived alone in a house by the sea. Every morning",
+        "The old woman lived alone in a house by the sea. Every morning",
+        " he",
+        " she",
     ),
     Pair(
-        "John and Mary (GPT-2)", "When John and Mary went to the store, John gave a drink to",
-        "When John and Mary went to the store, Mary gave a drink to", " Mary", " John",
+        "John and Mary (GPT-2)",
+        "When John and Mary went to the store, John gave a drink to",
+        "When John and Mary went to the store, Mary gave a drink to",
+        " Mary",
+        " John",
     ),
-)  # fmt: skip
+)
 KINDS = {
     Patched.STREAM: "Residual stream",
     Patched.ATTENTION: "Attention output",
@@ -267,13 +276,7 @@ def patched_map(
     rows = [f"layer {layer}" for layer in range(len(shares))]
     return Chart(
         partial(
-            charts.depth_map,
-            shares,
-            rows,
-            columns_of(question, kind),
-            what="recovered",
-            signed=True,
-            limits=(-1, 1),
+            charts.depth_map, shares, rows, columns_of(question, kind), what="recovered", signed=True, limits=(-1, 1)
         ),
         f"{KINDS[Patched(patched)]} patched: the share of the clean answer that comes back.",
     )

@@ -93,13 +93,7 @@ def added_cosines(view: View) -> Chart:
     added = added_to_stream(view.trace())
     return Chart(
         partial(
-            charts.depth_map,
-            added.cosines,
-            depths(view)[1:],
-            view.strings,
-            what="cosine",
-            signed=True,
-            limits=(-1, 1),
+            charts.depth_map, added.cosines, depths(view)[1:], view.strings, what="cosine", signed=True, limits=(-1, 1)
         ),
         "The cosine between what each part adds and the stream that it adds to.",
     )

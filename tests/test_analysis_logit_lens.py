@@ -26,11 +26,17 @@ def direct_logits(engine, stream):
 
 def test_the_stream_is_read_at_its_start_and_after_every_part():
     assert [point.label for point in stream_points(2)] == [
-        "embeddings", "L0 attention", "L0 MLP", "L1 attention", "L1 MLP",
-    ]  # fmt: skip
+        "embeddings",
+        "L0 attention",
+        "L0 MLP",
+        "L1 attention",
+        "L1 MLP",
+    ]
     assert [(point.name, point.layer) for point in stream_points(1)] == [
-        ("resid_pre", 0), ("resid_mid", 0), ("resid_post", 0),
-    ]  # fmt: skip
+        ("resid_pre", 0),
+        ("resid_mid", 0),
+        ("resid_post", 0),
+    ]
 
 
 def test_every_cell_is_a_direct_computation_on_the_model(engine, trace):

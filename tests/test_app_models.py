@@ -18,10 +18,7 @@ VIEWS = [(page, {}) for page in PAGES] + [("attention", {"view": "all"}), ("atte
 def checkpoint(tmp_path, monkeypatch):
     """A student's own model.pth."""
     torch.save(
-        {
-            "model_state_dict": tiny_model(context_length=256).state_dict(),
-            "config": {"n_heads": 4, "drop_rate": 0.1},
-        },
+        {"model_state_dict": tiny_model(context_length=256).state_dict(), "config": {"n_heads": 4, "drop_rate": 0.1}},
         tmp_path / "model.pth",
     )
     monkeypatch.setenv(models.OWN_MODELS_VARIABLE, str(tmp_path / "model.pth"))

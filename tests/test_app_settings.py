@@ -115,8 +115,9 @@ def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(m
     app.button(key="start-again-show_lens").click().run()
     check_page(app, "residual")
     assert settings_of(app) == {setting.name: setting.default for setting in SETTINGS} | {
-        "text": "One two three", "bos": True,
-    }  # fmt: skip
+        "text": "One two three",
+        "bos": True,
+    }
     assert app.text_area(key="text").value == "One two three"
 
 

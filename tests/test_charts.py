@@ -254,10 +254,7 @@ def test_small_maps_show_each_weight_in_its_place():
 
 
 def test_every_head_has_a_point_to_click():
-    for figure in (
-        charts.small_maps(noise(2, 3, 4)),
-        charts.head_grid(np.arange(6.0).reshape(2, 3), what="score"),
-    ):
+    for figure in (charts.small_maps(noise(2, 3, 4)), charts.head_grid(np.arange(6.0).reshape(2, 3), what="score")):
         points = figure.data[1]
         assert np.array(points.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
         assert points.y[0] == points.y[2] < points.y[3]

@@ -31,9 +31,7 @@ def test_every_block_has_every_group(tiny):
 
 
 def test_shortcuts_of_all_blocks():
-    assert all_shortcuts(2) == (
-        Part("shortcut1", 0), Part("shortcut2", 0), Part("shortcut1", 1), Part("shortcut2", 1),
-    )  # fmt: skip
+    assert all_shortcuts(2) == (Part("shortcut1", 0), Part("shortcut2", 0), Part("shortcut1", 1), Part("shortcut2", 1))
 
 
 def test_without_shortcuts_all_tokens_become_the_same(story):

@@ -22,8 +22,12 @@ def lint_imports(folder):
     environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(
         [*command, "--no-cache", "--config", str(ROOT / "pyproject.toml")],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_contracts_on_imports_hold():

@@ -24,9 +24,13 @@ from gptviz.numerics.sampling import log_softmax
 
 TEXT = "Once upon a time there was a cat"
 PARTS = [
-    Part("head", 1, 2), Part("attention", 0), Part("mlp", 2), Part("neuron", 1, 17), Part("shortcut1", 1),
+    Part("head", 1, 2),
+    Part("attention", 0),
+    Part("mlp", 2),
+    Part("neuron", 1, 17),
+    Part("shortcut1", 1),
     Part("shortcut2", 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=str)
@@ -60,8 +64,7 @@ def test_nothing_switched_off_changes_nothing(tiny):
 
 
 @pytest.mark.parametrize(
-    ("means", "by_hand"),
-    [(False, torch.zeros_like), (True, lambda z: z.mean(dim=1, keepdim=True).expand_as(z))],
+    ("means", "by_hand"), [(False, torch.zeros_like), (True, lambda z: z.mean(dim=1, keepdim=True).expand_as(z))]
 )
 def test_a_head_off_is_its_slice_of_the_output_projections_input_replaced(tiny, means, by_hand):
     tokens = tiny.tokenize(TEXT)
@@ -99,9 +102,7 @@ def mean(value):
 @pytest.mark.parametrize("part", PARTS[1:], ids=str)
 def test_every_other_part_off_is_the_same_done_by_hand(tiny, part):
     tokens = tiny.tokenize(TEXT)
-    np.testing.assert_allclose(
-        tiny.run(tokens, off=[part])["logits"], by_hand(tiny, tokens, part, zero), atol=2e-5
-    )  # fmt: skip
+    np.testing.assert_allclose(tiny.run(tokens, off=[part])["logits"], by_hand(tiny, tokens, part, zero), atol=2e-5)
 
 
 @pytest.mark.parametrize("part", [Part("attention", 0), Part("mlp", 2), Part("neuron", 1, 17)], ids=str)
@@ -156,8 +157,14 @@ def test_16_threads_half_of_them_with_interventions_get_what_each_gets_alone(tin
         runs = drop(tiny, tokens, Dropout(0.3, ("attention",), number), range(3), layer=1, head=0)
         norms = gradient_norms(tiny, tokens, off=off)[1]
         values, gradients = input_gradients(trace, trace["resid_pre", 0][None], -1, 5)
-        return [*(trace[name, 1] for name in ("z", "resid_post", "pattern")), trace.logits_at(-1), *runs,
-                np.array(list(norms.values())), values, gradients]  # fmt: skip
+        return [
+            *(trace[name, 1] for name in ("z", "resid_post", "pattern")),
+            trace.logits_at(-1),
+            *runs,
+            np.array(list(norms.values())),
+            values,
+            gradients,
+        ]
 
     alone = [work(number) for number in range(16)]
     together = Barrier(16)

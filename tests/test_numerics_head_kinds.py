@@ -33,12 +33,24 @@ def test_a_perfect_head_of_a_kind_scores_1(kind, keys):
 
 def test_targets_on_a_text_with_repeats():
     assert np.argwhere(head_kinds.duplicate_token_targets(IDS)).tolist() == [
-        [3, 0], [4, 1], [5, 0], [5, 3], [6, 0], [6, 3], [6, 5],
-    ]  # fmt: skip
+        [3, 0],
+        [4, 1],
+        [5, 0],
+        [5, 3],
+        [6, 0],
+        [6, 3],
+        [6, 5],
+    ]
     # After the copy; the second of two equal neighbours stands after a copy of itself.
     assert np.argwhere(head_kinds.induction_targets(IDS)).tolist() == [
-        [3, 1], [4, 2], [5, 1], [5, 4], [6, 1], [6, 4], [6, 6],
-    ]  # fmt: skip
+        [3, 1],
+        [4, 2],
+        [5, 1],
+        [5, 4],
+        [6, 1],
+        [6, 4],
+        [6, 6],
+    ]
     assert np.argwhere(head_kinds.previous_token_targets(3)).tolist() == [[1, 0], [2, 1]]
     assert np.argwhere(head_kinds.first_token_targets(3)).tolist() == [[1, 0], [2, 0]]
 

@@ -14,9 +14,16 @@ from gptviz.interventions import Part, switched_off
 
 TEXT, OTHER = " the cat saw a dog and a", " the dog saw a cat and a"
 PARTS = [
-    Part("head", 1, 2), Part("attention", 1), Part("mlp", 2), Part("neuron", 1, 17), Part("shortcut1", 1),
-    Part("shortcut2", 0), Part("shortcut1", 0), Part("attention", 0), Part("mlp", 0),
-]  # fmt: skip
+    Part("head", 1, 2),
+    Part("attention", 1),
+    Part("mlp", 2),
+    Part("neuron", 1, 17),
+    Part("shortcut1", 1),
+    Part("shortcut2", 0),
+    Part("shortcut1", 0),
+    Part("attention", 0),
+    Part("mlp", 0),
+]
 STEP = arithmetic.STEPS["query"]
 
 # Every function that takes a trace and an engine.

@@ -11,15 +11,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptviz.tokens import (
-    END_OF_TEXT_ID,
-    VOCAB_BPE,
-    Tokenizer,
-    TokenizerDataError,
-    display,
-    gpt2_tokenizer,
-    strings_of,
-)
+from gptviz.tokens import END_OF_TEXT_ID, VOCAB_BPE, Tokenizer, TokenizerDataError, display, gpt2_tokenizer, strings_of
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, lone surrogates too
 ASSIGNED = st.characters(exclude_categories=("Cn", "Cs", "Co"))

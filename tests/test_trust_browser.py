@@ -48,9 +48,14 @@ def test_the_check_sees_what_takes_effect(tab):
     """A page into which it was put by hand."""
     tab.open("tokens")
     for markup in (
-        "<a href='http://evil.example'>x</a>", "<img src=x>", "<i data-testid=stIconMaterial>skull</i>", "<b>bold</b>",
-        "<span class=katex><annotation>x^2</annotation></span>", "<p>💀</p>", "<script>window.hacked = 1</script>",
-    ):  # fmt: skip
+        "<a href='http://evil.example'>x</a>",
+        "<img src=x>",
+        "<i data-testid=stIconMaterial>skull</i>",
+        "<b>bold</b>",
+        "<span class=katex><annotation>x^2</annotation></span>",
+        "<p>💀</p>",
+        "<script>window.hacked = 1</script>",
+    ):
         tab.page.evaluate("markup => {document.querySelector('h1').innerHTML = markup}", markup)
         assert len(tab.page.evaluate(TAKEN_EFFECT)) == 1, markup
 

@@ -99,10 +99,7 @@ def test_every_kind_of_floating_point_is_read_as_float32(tmp_path, dtype):
 
 @pytest.mark.parametrize(
     "tensor",
-    [
-        torch.ones(50257, 16, dtype=torch.int8),
-        torch.ones(50257, 16, dtype=torch.complex64),
-    ],
+    [torch.ones(50257, 16, dtype=torch.int8), torch.ones(50257, 16, dtype=torch.complex64)],
     ids=lambda tensor: str(tensor.dtype),
 )
 def test_tensors_of_another_type_are_refused(tmp_path, tensor):
@@ -357,9 +354,15 @@ def test_what_training_loops_save_is_loaded(tmp_path):
     model(torch.tensor([[1, 2]])).sum().backward()
     optimizer.step()
     beside = {
-        "optimizer": optimizer.state_dict(), "losses": [0.5] * 50_000, "rng": torch.get_rng_state(), "step": 10**12,
-        "device": torch.device("cpu"), "dtype": torch.bfloat16, "shape": torch.Size([2, 3]), "note": (None, True),
-    }  # fmt: skip
+        "optimizer": optimizer.state_dict(),
+        "losses": [0.5] * 50_000,
+        "rng": torch.get_rng_state(),
+        "step": 10**12,
+        "device": torch.device("cpu"),
+        "dtype": torch.bfloat16,
+        "shape": torch.Size([2, 3]),
+        "note": (None, True),
+    }
     for at, state in enumerate((model.state_dict(), dict(model.named_parameters()))):
         for zipped in (True, False):
             path = tmp_path / f"{at}{zipped}.pth"

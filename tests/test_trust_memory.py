@@ -9,14 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from test_app import (  # noqa: F401 - the fixtures work by being here
-    PAGES,
-    charts,
-    check_page,
-    open_page,
-    served_as_an_app,
-    this_machine,
-)
+from test_app import PAGES, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 
 import gptviz
 from gptviz.analysis.finite import not_finite

@@ -242,11 +242,17 @@ def test_where_files_lie_is_told_to_nobody(server):
 @pytest.mark.parametrize(
     "path",
     [
-        "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/static/..%2f..%2fpyproject.toml", "/app/static/../../app.py",
-        "/media/../app.py", "/pages/attention.py", "/.streamlit/config.toml", "/component/..%2f..%2fapp.py",
+        "/../pyproject.toml",
+        "/%2e%2e/pyproject.toml",
+        "/static/..%2f..%2fpyproject.toml",
+        "/app/static/../../app.py",
+        "/media/../app.py",
+        "/pages/attention.py",
+        "/.streamlit/config.toml",
+        "/component/..%2f..%2fapp.py",
         "//etc/passwd",
     ],
-)  # fmt: skip
+)
 def test_no_file_of_this_machine_is_served(server, path):
     _status, _headers, body = answer(server[0], path)
     assert b"[build-system]" not in body

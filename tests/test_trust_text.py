@@ -90,8 +90,11 @@ def test_a_label_is_its_string_and_nothing_in_it_is_read_by_plotly(strings):
 
 
 # Where token strings stand in a chart function's arguments; the other functions take the program's own words.
-WITH_STRINGS = sorted(set(CALLS) - {"dimension_lines", "gelu_curve", "head_grid", "position_similarity"}
-    - {"parameter_treemap", "small_maps", "switch_board", "position_waves"})  # fmt: skip
+WITH_STRINGS = sorted(
+    set(CALLS)
+    - {"dimension_lines", "gelu_curve", "head_grid", "position_similarity"}
+    - {"parameter_treemap", "small_maps", "switch_board", "position_waves"}
+)
 ARRAY = np.tril(np.full((4, 4), 0.25, dtype=np.float32))
 
 

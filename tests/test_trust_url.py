@@ -79,7 +79,7 @@ def test_very_many_links_lead_to_a_view(page):
         ("embeddings", {"dimensions": "0-1-2-3-4-5-6-7-8"}, {"dimensions": [*range(8)]}, "here is 0-1-2-3-4-5-6-7."),
         ("embeddings", {"dimensions": "999"}, {"dimensions": []}, "the nearest here is none of these"),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_view_is_shown_and_said(page, query, shown, said):
     app = open_page(page, **query)
     check_view(app, page)

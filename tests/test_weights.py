@@ -187,10 +187,7 @@ def without(tensors, name):
         (lambda tensors: without(tensors, "h.1.ln_2.bias"), r"missing: trf_blocks\.1\.norm2\.shift"),
         (lambda tensors: without(tensors, "wte.weight"), r"missing: tok_emb\.weight"),
         (lambda tensors: without(tensors, "lm_head.weight"), r"missing: out_head\.weight"),
-        (
-            lambda tensors: without(tensors, "h.2.attn.c_attn.weight"),
-            r"missing: trf_blocks\.2\.att\.W_key\.weight, ",
-        ),
+        (lambda tensors: without(tensors, "h.2.attn.c_attn.weight"), r"missing: trf_blocks\.2\.att\.W_key\.weight, "),
         (lambda tensors: tensors | {"score.weight": torch.ones(2, 16)}, r"score\.weight is none of GPT-2's"),
         (lambda tensors: tensors | {"h.0.attn.extra": torch.ones(2)}, r"h\.0\.attn\.extra is none of GPT-2's"),
         (lambda tensors: tensors | {"h.3.ln_1.bias": torch.ones(16)}, r"not GPT-2's: trf_blocks\.3\.norm1\.shift"),
@@ -384,9 +381,20 @@ def test_another_number_of_heads_takes_no_memory_for_weights(tied):
 
 
 @pytest.mark.parametrize(
-    "options", ["heads=4", "n_heads=0", "n_heads=-1", "n_heads=4.0", "n_heads=", "n_heads=" + "9" * 5000, "n_heads=٤",
-                "lora_scale=nan", "lora_scale=1e9", "n_heads=4&x=1"],
-)  # fmt: skip
+    "options",
+    [
+        "heads=4",
+        "n_heads=0",
+        "n_heads=-1",
+        "n_heads=4.0",
+        "n_heads=",
+        "n_heads=" + "9" * 5000,
+        "n_heads=٤",
+        "lora_scale=nan",
+        "lora_scale=1e9",
+        "n_heads=4&x=1",
+    ],
+)
 def test_an_option_behind_a_path_that_is_none_is_a_sentence(tmp_path, untied, options):
     torch.save(course_tensors(untied), tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="behind a path is no option: write n_heads=4") as caught:

@@ -7,13 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..config import (
-    GPTConfig,
-    attention_parameters,
-    block_parameters,
-    feed_forward_parameters,
-    parameter_count,
-)
+from ..config import GPTConfig, attention_parameters, block_parameters, feed_forward_parameters, parameter_count
 from ..trace import Trace
 
 

@@ -57,11 +57,7 @@ def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
 
 
 def logit_lens(
-    trace: Trace,
-    *,
-    k: int = 5,
-    positions: slice = slice(None),
-    points: Sequence[StreamPoint] | None = None,
+    trace: Trace, *, k: int = 5, positions: slice = slice(None), points: Sequence[StreamPoint] | None = None
 ) -> LogitLens:
     """The k most probable tokens at every point of the stream and every position.
 

@@ -130,11 +130,7 @@ def _groups(
     if chosen is None:
         return [(theme.main, 0.75, np.ones(len(queries), dtype=bool))]
     looks, looked_at = queries == chosen, (keys == chosen) & (queries != chosen)
-    return [
-        (theme.muted, 0.18, ~looks & ~looked_at),
-        (theme.second, 0.9, looked_at),
-        (theme.accent, 0.95, looks),
-    ]
+    return [(theme.muted, 0.18, ~looks & ~looked_at), (theme.second, 0.9, looked_at), (theme.accent, 0.95, looks)]
 
 
 def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_]]]:

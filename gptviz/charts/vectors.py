@@ -223,12 +223,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
 
 
 def value_bars(
-    values: NDArray[np.floating],
-    names: Sequence[str],
-    *,
-    what: str,
-    horizontal: bool = False,
-    theme: Theme = LIGHT,
+    values: NDArray[np.floating], names: Sequence[str], *, what: str, horizontal: bool = False, theme: Theme = LIGHT
 ) -> go.Figure:
     """Signed numbers as bars, positive and negative in two colours: [n], with a name each."""
     values = np.asarray(values, dtype=float)

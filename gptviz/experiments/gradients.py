@@ -17,12 +17,7 @@ from ..model import GPTModel
 from ..numerics.chunks import chunks
 from ..tokens import Tokens
 
-GROUPS = {
-    "att": "attention",
-    "ff": "feed-forward",
-    "norm1": "LayerNorm 1",
-    "norm2": "LayerNorm 2",
-}
+GROUPS = {"att": "attention", "ff": "feed-forward", "norm1": "LayerNorm 1", "norm2": "LayerNorm 2"}
 _IN_BLOCK = re.compile(r"trf_blocks\.(\d+)\.([a-z0-9]+)\.")
 ROWS_OF_LOGITS = 64  # at once; a longer text is run twice
 

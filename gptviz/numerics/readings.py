@@ -18,11 +18,7 @@ def strongest(
     order = np.argsort(-weights, kind="stable")[:k]
     positions = first + order
     return pd.DataFrame(
-        {
-            "position": positions,
-            "token": [strings[position] for position in positions],
-            "weight": weights[order],
-        }
+        {"position": positions, "token": [strings[position] for position in positions], "weight": weights[order]}
     )
 
 

@@ -23,20 +23,30 @@ def controls() -> None:
     begin_again = partial(state.put, settings.CONTINUATION, ())
     with st.sidebar:
         widgets.entry(
-            st.text_area, settings.TEXT, "Text", height=150, placeholder="Type any text, in any script…",
+            st.text_area,
+            settings.TEXT,
+            "Text",
+            height=150,
+            placeholder="Type any text, in any script…",
             help="Any text. Enter, or a click elsewhere, shows it. Shift+Enter begins a new line.",
             then=begin_again,
-        )  # fmt: skip
+        )
         widgets.selectbox(
-            st.sidebar, settings.MODEL, "Model", models.names(), format_func=models.title,
+            st.sidebar,
+            settings.MODEL,
+            "Model",
+            models.names(),
+            format_func=models.title,
             help="story-gpt comes with gptviz. OpenAI's models are downloaded once, when you ask for it.",
             then=_forget_model,
-        )  # fmt: skip
+        )
         widgets.entry(
-            st.toggle, settings.BOS, f"Put `{END_OF_TEXT}` in front",
+            st.toggle,
+            settings.BOS,
+            f"Put `{END_OF_TEXT}` in front",
             help="GPT-2 saw this token between documents. In front, it says that a text begins here.",
             then=begin_again,
-        )  # fmt: skip
+        )
         look.follow_browser()
 
 

@@ -76,20 +76,32 @@ def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token"
     n_tokens = len(strings)
     chosen = state.chosen_position(n_tokens)
     draw = partial(
-        place.selectbox, label, range(n_tokens), format_func=lambda index: f"{index} · {strings[index]}",
+        place.selectbox,
+        label,
+        range(n_tokens),
+        format_func=lambda index: f"{index} · {strings[index]}",
         help="A position of the text. Type to find a token.",
-    )  # fmt: skip
+    )
     _bound(
-        draw, state.key_for(key, tuple(strings)), chosen, {"index": chosen},
+        draw,
+        state.key_for(key, tuple(strings)),
+        chosen,
+        {"index": chosen},
         lambda position: state.choose_position(position, n_tokens),
-    )  # fmt: skip
+    )
     return chosen
 
 
 def selectbox(
-    place: DeltaGenerator, setting: Setting[Value], label: str, options: Sequence[Value], *, key: str = "",
-    then: Callable[[], None] | None = None, **how: Any,
-) -> Value:  # fmt: skip
+    place: DeltaGenerator,
+    setting: Setting[Value],
+    label: str,
+    options: Sequence[Value],
+    *,
+    key: str = "",
+    then: Callable[[], None] | None = None,
+    **how: Any,
+) -> Value:
     """A list to choose one of; `then` is called after a choice. `how` is Streamlit's."""
     value = state.one_of(setting, list(options))
     draw = partial(place.selectbox, label, options, **how)
