@@ -250,8 +250,8 @@ def test_gradients_show_and_add_up(text):
 def test_the_badge_turns_red_where_contributions_do_not_add_up(monkeypatch):
     own = Engine.input_gradients
 
-    def wrong(self, streams, position, token):
-        values, gradients = own(self, streams, position, token)
+    def wrong(self, streams, position, token, **how):
+        values, gradients = own(self, streams, position, token, **how)
         return values, gradients * 1.05
 
     monkeypatch.setattr(Engine, "input_gradients", wrong)
