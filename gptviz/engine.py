@@ -1,11 +1,10 @@
-"""Text -> trace: joins tokens, model, weights and hooks, and lets one run at a time through the model."""
+"""Text -> trace: joins tokens, model, weights and hooks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -115,7 +114,7 @@ def _source_of(name: str, progress: hub.Progress | None, allow_download: bool) -
 
 @dataclass(frozen=True)
 class Session:
-    """The model while one thread holds it, and the ways between NumPy and torch."""
+    """The model for one thread, and the ways between NumPy and torch."""
 
     model: GPTModel
     device: torch.device
@@ -137,7 +136,7 @@ class Session:
 
 
 class Engine:
-    """A loaded model that turns texts into traces. Threads may share it: runs take turns."""
+    """A loaded model that turns texts into traces. Threads may share it."""
 
     def __init__(
         self,
@@ -159,7 +158,7 @@ class Engine:
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self.device).eval()
-        self._lock = Lock()
+        self._free: list[GPTModel] = []  # for sessions, and in none now
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         self.weights = Weights(config, names, partial(_read_parameter, self._model))
 
@@ -352,14 +351,28 @@ class Engine:
         return {name: array for (name, _), array in self._arrays(session, recorded).items()}
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Hold the model in inference mode; others wait. Leave it as it was: hooks see every thread's pass."""
-        with self._lock, torch.inference_mode():
-            yield Session(self._model, self.device)
+    def session(self, *, gradients: bool = False) -> Iterator[Session]:
+        """Modules of one's own on the model's memory: hooks in them see no other thread's pass, so nobody waits.
 
-    def own_session(self) -> Session:
-        """The model's modules once more, on the same memory: hooks and gradients in them disturb nobody."""
-        return Session(self._with_same_weights(self.config), self.device)
+        In inference mode, or with `gradients` of what goes in; the weights keep none. Leave the modules as they were.
+        """
+        try:
+            model = self._free.pop()
+        except IndexError:
+            model = self.modules()
+        try:
+            with torch.enable_grad() if gradients else torch.inference_mode():
+                yield Session(model, self.device)
+        finally:
+            self._free.append(model)
+
+    def modules(self, config: GPTConfig | None = None) -> GPTModel:
+        """The model's modules once more, on the same memory, such as for gradients of the weights."""
+        model = model_without_values(config or self.config, tied_head=self.tied_head).eval()
+        model.load_state_dict(self._model.state_dict(), assign=True)
+        if self.tied_head:
+            model.tie_head()
+        return model.requires_grad_(False)
 
     def with_heads(self, n_heads: int) -> "Engine":
         """An engine with the same weights, in the same memory, cut into another number of heads.
@@ -368,15 +381,8 @@ class Engine:
         `emb_dim`.
         """
         config = check_config({**self.config, "n_heads": n_heads})
-        model = self._with_same_weights(config)
+        model = self.modules(config)
         return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self.device)
-
-    def _with_same_weights(self, config: GPTConfig) -> GPTModel:
-        model = model_without_values(config, tied_head=self.tied_head).eval()
-        model.load_state_dict(self._model.state_dict(), assign=True)
-        if self.tied_head:
-            model.tie_head()
-        return model.requires_grad_(False)
 
     def check(self, tokens: Tokens) -> None:
         """Raise as `run` does where the model does not take these tokens."""

@@ -53,6 +53,11 @@ class Tokens:
             END_OF_TEXT if id == END_OF_TEXT_ID else display(raw) for id, raw in zip(self.ids, self.bytes, strict=True)
         )
 
+    @property
+    def key(self) -> bytes:
+        """The ids in few bytes, to find a text's results by."""
+        return np.array(self.ids, dtype=np.uint32).tobytes()
+
     @cached_property
     def text(self) -> str:
         """The text that these tokens stand for. A character cut in half at an end shows as U+FFFD."""

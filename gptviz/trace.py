@@ -83,7 +83,7 @@ class Trace:
     @property
     def key(self) -> Hashable:
         """What was run: the same for two traces of one engine that hold the same numbers."""
-        return self.tokens.ids, self.off, self.by_mean
+        return self.tokens.key, self.off, self.by_mean
 
     def __len__(self) -> int:
         return len(self.tokens)

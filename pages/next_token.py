@@ -52,7 +52,7 @@ def with_continuation(view: View, continuation: tuple[int, ...]) -> View:
 def show_prediction(view: View) -> None:
     """Everything here depends on the continuation, so it is one fragment."""
     written = with_continuation(view, state.continuation(view.config["vocab_size"]))
-    stop_if_broken(written, written.trace())
+    stop_if_broken(written.trace())
     token, seed = choose(written)
     bars_column, writing_column = st.columns([3, 2], gap="large")
     with bars_column:

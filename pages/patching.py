@@ -150,7 +150,7 @@ def ask_for_prompts(view: View) -> tuple[View, View] | None:
         for prompt in prompts:
             prompt.trace()
     for prompt in prompts:
-        stop_if_broken(prompt, prompt.trace())
+        stop_if_broken(prompt.trace())
     return prompts
 
 

@@ -76,7 +76,7 @@ def test_attribution_turns_red_when_a_part_is_missing(monkeypatch):
         return np.zeros_like(array) if key == ("mlp_out", 3) else array
 
     monkeypatch.setattr(Trace, "__getitem__", without_an_mlp)
-    (badge,) = badges(open_page("residual", text=TEXT))
+    (badge,) = badges(open_page("residual", text=f"{TEXT} that no other test has"))
     assert badge.startswith(":red-badge[")
 
 

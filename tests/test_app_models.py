@@ -84,7 +84,7 @@ def test_options_behind_a_path_are_for_the_app_too(tmp_path, monkeypatch):
     torch.save(tiny_model(emb_dim=128, n_heads=4, n_layers=1).state_dict(), tmp_path / "told.pth")
     for options, told in (("n_heads=4", True), ("n_heads=x", False), ("heads=4", False)):
         monkeypatch.setenv(models.OWN_MODELS_VARIABLE, f"{tmp_path / 'told.pth'}?{options}")
-        models.loaded.clear()
+        models._models().clear()
         app = open_page("attention", model="told.pth")
         assert not app.exception
         if told:

@@ -6,7 +6,7 @@ from test_app import check_page, failed, go_to, open_page, position, served_as_a
 
 import gptviz.charts
 from gptviz.ui import look, models, state
-from gptviz.ui.state import DECIMAL, IDS, NAMES, NUMBERS, PARTS, SETTINGS, STRING, SWITCH, WHOLE
+from gptviz.ui.settings import DECIMAL, IDS, NAMES, NUMBERS, PARTS, SETTINGS, STRING, SWITCH, WHOLE
 
 FAULT = "a fault made by a test"
 ANYTHING = [None, True, 3, 3.0, float("nan"), float("inf"), "12 · ␣dog", (1, 2), [1, 2], ["L5H2"], ["a"], {}, b"x"]

@@ -185,7 +185,7 @@ def server(tmp_path):
 
 def wait_until(tab, connection):
     """The browser looks for its server at growing intervals."""
-    tab.page.locator(f'[data-testid="stApp"][data-test-connection-state="{connection}"]').wait_for(timeout=60_000)
+    tab.page.locator(f'[data-testid="stApp"][data-test-connection-state="{connection}"]').wait_for()
 
 
 def restart(tab, server):

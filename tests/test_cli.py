@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import patience
 import pytest
 import torch
 from tiny import TINY, tiny_engine, tiny_model
@@ -200,7 +201,7 @@ def test_any_output_encoding_will_do(encoding):
     process = start(
         "next", "Once upon a time there was a", "-k", "2", "--bos", environment={"PYTHONIOENCODING": encoding}
     )
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert (process.returncode, errors) == (0, b"")
     shown = "␣little".encode(encoding, errors="backslashreplace")
     assert shown in output
@@ -210,29 +211,31 @@ def test_whoever_reads_no_more_ends_it_without_a_word():
     process = start("models")
     process.stdout.close()  # as `head` does, before the first line
     assert process.stderr.read() == b""
-    assert process.wait(timeout=200) == 0
+    assert process.wait(timeout=patience.SECONDS) == 0
     process.stderr.close()
 
 
 def test_a_failed_check_is_told_also_to_whoever_reads_no_more():
     code = (
         "import gptviz\n"
+        "from types import SimpleNamespace\n"
         "from gptviz import verify, __main__\n"
         "verify.checks = lambda engine: [verify.Check('one', 'wrong', False)] * 5\n"
-        "gptviz.load = lambda *_, **__: None\n"
+        "gptviz.load = lambda *_, **__: SimpleNamespace(notes=())\n"
         "raise SystemExit(__main__.main(['verify', 'story-gpt']))\n"
     )
     process = start(python=["-c", code])
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=200) == 1
+    assert process.wait(timeout=patience.SECONDS) == 1
     process.stderr.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_an_interruption_ends_it_with_130_and_no_traceback():
     code = (
-        "import sys, time, gptviz\n"
+        "import signal, sys, time, gptviz\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "from gptviz import __main__\n"
         "def load(*_, **__):\n"
         "    print('loading', flush=True)\n"
@@ -243,5 +246,5 @@ def test_an_interruption_ends_it_with_130_and_no_traceback():
     process = start(python=["-c", code])
     assert process.stdout.readline() == b"loading\n"
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert (process.returncode, output, errors) == (130, b"", b"")

@@ -1,12 +1,15 @@
 import pytest
 
 from gptviz.analysis.stream import similarity_of_tokens
-from gptviz.experiments.gradients import GROUPS, all_shortcuts, gradient_norms, gradient_table
+from gptviz.experiments import gradients
+from gptviz.experiments.gradients import all_shortcuts, gradient_norms, gradient_table
 from gptviz.experiments.skeleton import untrained_twin
 from gptviz.interventions import Part
 
+GROUPS = {"att", "ff", "norm1", "norm2"}
 
-def test_norms_of_a_group_add_as_squares():
+
+def test_norms_of_a_group_add_as_squares(tiny, monkeypatch):
     norms = {
         "tok_emb.weight": 2.0,
         "trf_blocks.0.att.W_query.weight": 3.0,
@@ -15,19 +18,23 @@ def test_norms_of_a_group_add_as_squares():
         "trf_blocks.10.ff.layers.2.weight": 7.0,
         "final_norm.shift": 0.5,
     }
-    rows = {(row.layer, row.group): row.norm for row in gradient_table(norms).dropna().itertuples()}
+    monkeypatch.setattr(gradients, "gradient_norms", lambda *_, **__: (1.5, norms))
+    table = gradient_table(tiny, tiny.tokenize("the cat"))
+    rows = {(row.layer, row.group): row.norm for row in table.dropna().itertuples()}
     assert rows == {(0, "att"): 5.0, (0, "norm1"): 1.0, (10, "ff"): 7.0}
-    outside = gradient_table(norms)[lambda table: table["layer"].isna()].set_index("group")["norm"]
+    outside = table[table["layer"].isna()].set_index("group")["norm"]
     assert outside.to_dict() == {"tok_emb": 2.0, "final_norm": 0.5}
+    assert set(table["loss"]) == {1.5}
 
 
 def test_every_block_has_every_group(tiny):
-    _, norms = gradient_norms(tiny, tiny.tokenize("the cat sat on"))
-    table = gradient_table(norms).dropna()
-    assert len(table) == 3 * len(GROUPS)
-    assert set(table["group"]) == set(GROUPS)
-    whole = sum(norm**2 for norm in norms.values())
-    assert (gradient_table(norms)["norm"] ** 2).sum() == pytest.approx(whole)
+    tokens = tiny.tokenize("the cat sat on")
+    loss, norms = gradient_norms(tiny, tokens)
+    table = gradient_table(tiny, tokens)
+    assert len(table.dropna()) == 3 * len(GROUPS)
+    assert set(table.dropna()["group"]) == GROUPS
+    assert (table["norm"] ** 2).sum() == pytest.approx(sum(norm**2 for norm in norms.values()))
+    assert set(table["loss"]) == {loss}
 
 
 def test_shortcuts_of_all_blocks():
@@ -42,7 +49,7 @@ def test_without_shortcuts_all_tokens_become_the_same(story):
         assert similarity_of_tokens(engine.run(tokens))[-1] < 0.5
         assert similarity_of_tokens(engine.run(tokens, off=off))[-1] > 0.98
         with_them, without = (
-            gradient_table(gradient_norms(engine, tokens, off=parts)[1])
+            gradient_table(engine, tokens, parts)
             .query("group == 'att' and layer.notna()")["norm"]
             .to_numpy(dtype=float)
             for parts in ((), off)

@@ -6,8 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
+import patience
 import pytest
 import streamlit as st
+from patience import until
 from test_app import charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures
 from tiny import tiny_engine
 
@@ -25,7 +27,7 @@ from gptviz.ui import models
 from gptviz.ui.gate import BusyError, Gate
 from gptviz.ui.models import LoadedModel
 
-PATIENCE = 60  # seconds, after which a test takes it that a thread hangs
+A_MOMENT = 1.0  # in which both come, if they may
 
 
 @pytest.fixture(autouse=True)
@@ -37,27 +39,27 @@ def one_at_a_time(monkeypatch):
 class Computation:
     """A thread that asks for a turn, and holds it until it is let go."""
 
-    def __init__(self, gate, session, *, dear=False):
-        self._gate, self._session, self._dear = gate, session, dear
+    def __init__(self, gate, session, **how):
+        self._gate, self._session, self._how = gate, session, how
         self.ahead, self.inside, self._go = [], threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
-        with self._gate.turn(self._session, self.ahead.append, dear=self._dear):
+        with self._gate.turn(self._session, self.ahead.append, **self._how):
             self.inside.set()
-            assert self._go.wait(PATIENCE)
+            assert self._go.wait(patience.SECONDS)
 
     def is_waiting(self):
         until(lambda: self.ahead)
         return not self.inside.is_set()
 
     def is_inside(self):
-        return self.inside.wait(PATIENCE)
+        return self.inside.wait(patience.SECONDS)
 
     def end(self):
         self._go.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(patience.SECONDS)
 
 
 def end_all(computations):
@@ -66,14 +68,6 @@ def end_all(computations):
         one._go.set()
     for one in computations:
         one.end()
-
-
-def until(holds):
-    for _ in range(20 * PATIENCE):
-        if holds():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come to that")
 
 
 # --- the gate ---------------------------------------------------------------------------------------
@@ -93,6 +87,20 @@ def test_the_cheap_goes_before_the_dear_that_came_first():
     cheap.end()
     assert dear.is_inside()
     dear.end()
+
+
+def test_a_short_text_goes_before_a_long_one():
+    gate = Gate(1, 10)
+    first = Computation(gate, "first")
+    assert first.is_inside()
+    long = Computation(gate, "long", size=1024)
+    assert long.is_waiting()
+    short = Computation(gate, "short", size=16)
+    assert short.is_waiting()
+    first.end()
+    assert short.is_inside()
+    assert long.is_waiting()
+    end_all([short, long])
 
 
 def test_the_dear_leave_one_place_to_the_cheap():
@@ -207,13 +215,13 @@ def test_between_two_portions_of_an_experiment_others_have_their_turn():
         return [model.computed(portion, number) for number in range(2)]
 
     def view():
-        assert begun.wait(PATIENCE)
+        assert begun.wait(patience.SECONDS)
         model.trace(tokens)
         seen.append("view")
 
     with ThreadPoolExecutor(2) as pool:
         for one in [pool.submit(view), pool.submit(experiment)]:
-            one.result(PATIENCE)
+            one.result(patience.SECONDS)
     assert seen in ([0, "view", 1], [0, 1, "view"])
     assert models._gate()._line == []
 
@@ -268,20 +276,22 @@ def test_a_portion_on_a_long_text_is_one_pass(experiment, monkeypatch):
     assert max(passed) == 3 * 20
 
 
-def test_gradients_and_dropout_leave_the_model_to_others():
-    """They take their time: whoever runs a first view with the same model does not wait for them."""
+def test_what_runs_through_all_layers_leaves_the_model_to_others():
+    """It takes its time: whoever derives an activation with the same model does not wait for it."""
     engine = tiny_engine()
     tokens = engine.tokenize("one two three")
     trace = engine.run(tokens)
     stream = trace["resid_pre", 0][None]
-    experiments = (
+    runs = (
+        lambda: engine.run(tokens),
+        lambda: list(engine.generate(tokens, 2)),
         lambda: gradient_norms(engine, tokens),
         lambda: input_gradients(trace, stream, 1, 7),
         lambda: dropout_runs(engine, tokens, Dropout(0.1, PLACES, 0), range(2), layer=0, head=0),
     )
-    with ThreadPoolExecutor(len(experiments)) as pool, engine._lock:
-        for done in [pool.submit(experiment) for experiment in experiments]:
-            assert done.result(PATIENCE)
+    with ThreadPoolExecutor(len(runs)) as pool, engine.session():
+        for done in [pool.submit(run) for run in runs]:
+            assert done.result(patience.SECONDS)
 
 
 def test_dropout_runs_keep_one_head_in_memory_and_not_all():
@@ -308,7 +318,7 @@ def test_two_threads_that_need_each_other_s_values_both_get_them(monkeypatch):
     monkeypatch.setattr(ByteCache, "__contains__", outdated_look, raising=False)
 
     def make(_tokens):
-        assert second_came.wait(PATIENCE)
+        assert second_came.wait(patience.SECONDS)
         time.sleep(0.5)  # the second one waits for this value by now
         return model.trace(others).logits_at(-1)
 
@@ -319,7 +329,7 @@ def test_two_threads_that_need_each_other_s_values_both_get_them(monkeypatch):
     with_daemons = [_start(lambda: model.computed(make, tokens))]
     until(lambda: looks or models._gate()._line)
     with_daemons.append(_start(ask_too))
-    first, second = (one.result(PATIENCE) for one in with_daemons)
+    first, second = (one.result(patience.SECONDS) for one in with_daemons)
     assert first is second
     assert models._gate()._line == []
 
@@ -346,7 +356,7 @@ def test_who_waits_for_another_s_value_gives_its_turn_away():
     def slow(_tokens):
         inside.set()
         with models._gate().outside():  # now the second one is inside, and asks for this very value
-            assert paused.wait(PATIENCE)
+            assert paused.wait(patience.SECONDS)
         return 1
 
     def needs_it(_tokens):
@@ -354,10 +364,10 @@ def test_who_waits_for_another_s_value_gives_its_turn_away():
         return 1 + model.computed(slow, tokens)
 
     first = _start(lambda: model.computed(slow, tokens))
-    assert inside.wait(PATIENCE)
+    assert inside.wait(patience.SECONDS)
     second = _start(lambda: model.computed(needs_it, tokens))
-    assert first.result(PATIENCE) == 1
-    assert second.result(PATIENCE) == 2
+    assert first.result(patience.SECONDS) == 1
+    assert second.result(patience.SECONDS) == 2
 
 
 def test_a_portion_that_is_evicted_between_two_looks_is_no_empty_one(monkeypatch):
@@ -396,7 +406,7 @@ def test_a_value_that_is_not_there_is_none():
 def test_the_gate_the_downloads_and_the_models_outlive_streamlit_s_caches(monkeypatch):
     """Any visitor can have these emptied: then another gate would let more compute at once."""
     release = threading.Event()
-    monkeypatch.setattr(hub, "download", lambda *_: release.wait(PATIENCE))
+    monkeypatch.setattr(hub, "download", lambda *_: release.wait(patience.SECONDS))
     monkeypatch.setattr(hub, "cached_folder", lambda _: None)
     before = models._gate(), models.loaded("story-gpt"), models.download("distilgpt2")
     st.cache_resource.clear()
@@ -415,14 +425,14 @@ def test_two_sessions_that_press_download_at_once_start_one(monkeypatch):
     class Slow(models.Download):
         def __init__(self, *how):
             with suppress(threading.BrokenBarrierError):  # where both may come so far, they do
-                both.wait(1)
+                both.wait(timeout=A_MOMENT)
             super().__init__(*how)
 
     monkeypatch.setattr(models, "Download", Slow)
-    monkeypatch.setattr(hub, "download", lambda repo, _: begun.append(repo) or release.wait(PATIENCE))
+    monkeypatch.setattr(hub, "download", lambda repo, _: begun.append(repo) or release.wait(patience.SECONDS))
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(models.download, ["distilgpt2", "distilgpt2"])
     release.set()
     assert one is other
-    assert one.future.result(PATIENCE)
+    assert one.future.result(patience.SECONDS)
     assert len(begun) == 1

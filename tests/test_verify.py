@@ -250,8 +250,8 @@ def test_numbers_that_are_none_fail_without_an_exception(engine):
 def test_the_recomputation_knows_nothing_of_the_model(tiny, monkeypatch):
     """It is given the model's numbers, and calls none of its code."""
     trace = tiny.run(verify.TEXT[:20], keep=gptviz.ACTIVATIONS)
-    weights = SimpleNamespace(weight=tiny.weight, config=tiny.config)
-    trace._made_by = weights
+    weights = tiny.weights
+    trace.engine = SimpleNamespace(weights=weights, config=tiny.config)
     with monkeypatch.context() as patched:
         patched.setattr(torch.nn.Module, "__call__", lambda *_: pytest.fail("calls the model"))
         for step in verify.arithmetic.STEPS.values():

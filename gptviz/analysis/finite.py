@@ -25,8 +25,3 @@ def not_finite(trace: Trace) -> pd.DataFrame:
             "values": [array.size for array in places.values()],
         }
     )
-
-
-def is_finite(trace: Trace) -> bool:
-    """Whether `not_finite` finds nothing."""
-    return not not_finite(trace)["broken"].any()

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..engine import TOKENS_AT_ONCE, Engine
@@ -56,9 +55,8 @@ def dropout_runs(
         sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in dropout.places else []
     change = dropout_change(dropout.rate, [(dropout.seed, run) for run in runs])
     before, after = ("pattern", layer), ("drop_attention", layer)
-    session = engine.own_session()
     with (
-        torch.inference_mode(),
+        engine.session() as session,
         replace(session.model, dict.fromkeys(sites, change)),
         record(session.model, [before, after]) as recorded,
     ):

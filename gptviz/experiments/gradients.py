@@ -17,7 +17,6 @@ from ..model import GPTModel
 from ..numerics.chunks import chunks
 from ..tokens import Tokens
 
-GROUPS = {"att": "attention", "ff": "feed-forward", "norm1": "LayerNorm 1", "norm2": "LayerNorm 2"}
 _IN_BLOCK = re.compile(r"trf_blocks\.(\d+)\.([a-z0-9]+)\.")
 ROWS_OF_LOGITS = 64  # at once; a longer text is run twice
 
@@ -38,15 +37,14 @@ def gradient_norms(engine: Engine, tokens: Tokens, *, off: Iterable[Part] = ()) 
         norms[name] = parameter.grad.norm().item()
         parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
 
-    session = engine.own_session()
-    model = session.model
+    model = engine.modules()
     parameters = dict(model.requires_grad_().named_parameters())
     head = "tok_emb.weight" if engine.tied_head else "out_head.weight"  # its gradient comes in pieces
     for name, parameter in parameters.items():
         if name != head:
             parameter.register_post_accumulate_grad_hook(partial(measure, name))
     with torch.enable_grad(), replace(model, switched_off(off, engine.config)):
-        loss = _go_back(model, session.ids(tokens.ids))
+        loss = _go_back(model, torch.tensor(tokens.ids, device=engine.device)[None])
     measure(head, parameters[head])
     return loss, {name: norms[name] for name in parameters}
 

@@ -43,11 +43,10 @@ def input_gradients(
     `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
     [variant, pos, emb_dim].
     """
-    session = trace.engine.own_session()
     seen = 1 + range(streams.shape[1])[position]
     values, gradients = [], np.zeros(streams.shape, dtype=np.float32)
     for some in chunks(len(streams), TOKENS_AT_ONCE // seen):
-        with torch.enable_grad(), replace(session.model, trace.changes):
+        with trace.engine.session(gradients=True) as session, replace(session.model, trace.changes):
             x = entering = session.tensor(streams[some, :seen]).requires_grad_()
             for block in session.model.trf_blocks:
                 x = block(x)
@@ -55,7 +54,7 @@ def input_gradients(
             value, gradient = _log_probability(session.model.out_head, normed.detach(), token)
             (gradient,) = torch.autograd.grad(normed, entering, gradient)
         values.append(value.cpu().numpy())
-        gradients[some, :seen] = session.array(gradient)
+        gradients[some, :seen] = gradient.cpu().numpy()
     return np.concatenate(values), gradients
 
 

@@ -19,6 +19,7 @@ class _Ticket:
 
     session: Hashable
     dear: bool
+    size: int
     tell: Callable[[int], None]
     inside: Event = field(default_factory=Event)
 
@@ -27,7 +28,7 @@ class Gate:
     """Lets `at_once` sessions compute, one computation each, while `most_waiting` others wait.
 
     The cheap (a first view) goes before the dear (an experiment), which also leaves one place to the cheap where
-    there are two or more. Among equals, who came first goes first.
+    there are two or more. Of the cheap the smaller goes first; among equals, and of the dear, who came first.
     """
 
     def __init__(self, at_once: int, most_waiting: int) -> None:
@@ -39,7 +40,9 @@ class Gate:
         self._thread = local()  # its `ticket`, while it is in a turn
 
     @contextmanager
-    def turn(self, session: Hashable, tell: Callable[[int], None], *, dear: bool = False) -> Iterator[None]:
+    def turn(
+        self, session: Hashable, tell: Callable[[int], None], *, dear: bool = False, size: int = 0
+    ) -> Iterator[None]:
         """Wait for a turn, and hold it while inside. A turn within a turn is part of the outer one.
 
         During a wait `tell` hears now and then how many are ahead, and at its end 0; what `tell` raises ends the
@@ -48,7 +51,7 @@ class Gate:
         if self._ticket is not None:
             yield
             return
-        ticket = self._thread.ticket = _Ticket(session, dear, tell)
+        ticket = self._thread.ticket = _Ticket(session, dear, size, tell)
         try:
             self._enter(ticket, self._most_waiting)
             yield
@@ -98,7 +101,7 @@ class Gate:
     def _waiting(self) -> list[_Ticket]:
         """Who waits, in the order of their turns. Of one session it is the latest only: Streamlit ends the others."""
         latest = {ticket.session: ticket for ticket in self._line if not ticket.inside.is_set()}
-        return sorted(latest.values(), key=lambda ticket: ticket.dear)
+        return sorted(latest.values(), key=lambda ticket: (ticket.dear, 0 if ticket.dear else ticket.size))
 
     def _inside(self) -> list[_Ticket]:
         return [ticket for ticket in self._line if ticket.inside.is_set()]

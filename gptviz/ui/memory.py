@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_ARRAY_BYTES = 300  # what NumPy keeps beside the numbers, and torch where it made them
+_ARRAY_BYTES = 400  # what NumPy keeps beside the numbers, and torch where it made them
 # What pandas keeps beside the cells: of a table, and of each of its columns.
 _TABLE_BYTES, _COLUMN_BYTES = 2_000, 2_300
 _TRIM_EVERY = 10.0  # seconds: it takes some milliseconds, and others wait for the heap meanwhile

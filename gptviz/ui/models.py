@@ -70,7 +70,8 @@ class LoadedModel:
         """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
         means = self.trace(tokens) if off and by_mean else None
         key = (tokens.ids, off, by_mean) if off else tokens.ids
-        return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means), dear=bool(off))
+        make = partial(self.engine.run, tokens, off=off, means=means)
+        return _once(self.traces, key, make, dear=bool(off), size=len(tokens) * self.engine.n_parameters)
 
     def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """`function(*arguments, **options)`, computed once for everybody who asks for the same (see `key_of`).
@@ -109,22 +110,28 @@ def _key_of_argument(argument: Any) -> Hashable:
             return argument.key
         case gptviz.Engine():
             return argument.name
+        case Tokens():
+            return argument.key
         case slice() | range():
             return argument.start, argument.stop, argument.step
         case tuple() | list():
             return tuple(map(_key_of_argument, argument))
+        case dict():
+            return tuple(sorted(argument.items()))
         case _:
             return argument  # type: ignore[no-any-return]
 
 
-def _once(cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False) -> Value:
+def _once(
+    cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False, size: int = 0
+) -> Value:
     """From the cache, or made in a turn.
 
     Who waits for a value that another makes has no turn in the meantime: the other may need it.
     """
 
     def make_in_turn() -> Value:
-        with turn(dear=dear):
+        with turn(dear=dear, size=size):
             return make()
 
     return cache.get(key, make_in_turn, _wait_outside)
@@ -184,7 +191,7 @@ def _models() -> ByteCache[LoadedModel]:
 
 
 @contextmanager
-def turn(*, dear: bool = False) -> Iterator[None]:
+def turn(*, dear: bool = False, size: int = 0) -> Iterator[None]:
     """Do in here what takes long: only so many do at once, and the others see for whom they wait.
 
     Where too many wait, or the memory is used up, a sentence says so and ends the page or fragment.
@@ -198,7 +205,7 @@ def turn(*, dear: bool = False) -> Iterator[None]:
             sign.clear()
 
     try:
-        with _gate().turn(_session(), tell, dear=dear):
+        with _gate().turn(_session(), tell, dear=dear, size=size):
             yield
         memory.trim()  # what the computation needed, and what made room for its result
     except BusyError:

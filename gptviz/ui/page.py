@@ -8,7 +8,7 @@ from types import ModuleType
 import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
 
-from gptviz.analysis.finite import is_finite, not_finite
+from gptviz.analysis.finite import not_finite
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Trace
 from gptviz.ui import models, settings, state
@@ -68,26 +68,27 @@ def _begin(about: About) -> View:
     if not about.uses_text:
         return view
     if about.shows_numbers:
-        stop_if_broken(view, view.trace())
+        stop_if_broken(view.trace())
     elif (known := view.model.traces.peek(view.tokens.ids)) is not None:
-        _tell_if_broken(view, known)
+        _tell_if_broken(known)
     return view
 
 
-def stop_if_broken(view: View, trace: Trace) -> None:
+def stop_if_broken(trace: Trace) -> None:
     """End the page if the model's own run of a text gave NaN or infinite numbers: they are not drawn as if fine.
 
     A run with interventions is another matter: count its numbers with `not_finite` itself.
     """
-    if _tell_if_broken(view, trace):
+    if _tell_if_broken(trace):
         st.stop()
 
 
-def _tell_if_broken(view: View, trace: Trace) -> bool:
-    if view.computed(is_finite, trace):
+def _tell_if_broken(trace: Trace) -> bool:
+    table = not_finite(trace)  # at every look: it takes no turn, and a result for each text would take memory
+    broken = table[table["broken"] > 0]
+    if broken.empty:
         return False
-    table = not_finite(trace)
-    first = table[table["broken"] > 0].iloc[0]
+    first = broken.iloc[0]
     st.error(
         f"This model's numbers are broken: {first['broken']:,} of {first['values']:,} values {first['where']} are NaN "
         "or infinite, and so is what follows from them. Choose another model, or a checkpoint from before its training "
