@@ -149,7 +149,7 @@ class Engine:
         n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
-        """`model` is used as it is from here on, in evaluation mode: do not change it. `path` is where it was read."""
+        """The engine owns `model` from here on, in evaluation mode. `path` is where it was read."""
         self.name = name
         self.path = path
         self.config = config
@@ -157,8 +157,8 @@ class Engine:
         self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model = model.to(self.device).eval()
-        self._free: list[GPTModel] = []  # for sessions, and in none now
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._free = [self._model]  # modules that no session has now
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         self.weights = Weights(config, names, partial(_read_parameter, self._model))
 
@@ -352,9 +352,10 @@ class Engine:
 
     @contextmanager
     def session(self, *, gradients: bool = False) -> Iterator[Session]:
-        """Modules of one's own on the model's memory: hooks in them see no other thread's pass, so nobody waits.
+        """The model, for this thread alone: hooks in it see no other thread's pass.
 
-        In inference mode, or with `gradients` of what goes in; the weights keep none. Leave the modules as they were.
+        Nobody waits: while one thread has the model, others get modules of their own on the same memory. In inference
+        mode, or with `gradients` of what goes in; the weights keep none. Leave the modules as they were.
         """
         try:
             model = self._free.pop()

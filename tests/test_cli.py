@@ -171,9 +171,9 @@ def test_no_part_of_a_file_is_left(tmp_path, monkeypatch, capsys):
 
 
 def test_a_model_whose_numbers_are_none_is_a_sentence(monkeypatch, capsys):
-    engine = tiny_engine()
-    engine._model = tiny_model()
-    engine._model.out_head.weight.fill_(np.nan)
+    model = tiny_model()
+    model.out_head.weight.fill_(np.nan)
+    engine = gptviz.Engine(model, tiny_engine().config, device="cpu")
     monkeypatch.setattr(gptviz, "load", lambda *_, **__: engine)
     assert main(["next", "Hello"]) == 2
     captured = capsys.readouterr()

@@ -89,12 +89,6 @@ def test_the_router_imports_the_app_alone():
     assert imported == {"os", "streamlit", "gptviz.ui", "pages"}
 
 
-def test_what_is_imported_is_declared_and_the_other_way_round():
-    command = [sys.executable, "-m", "deptry", "."]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-
-
 STATE = {"session_state", "query_params"}
 
 

@@ -12,6 +12,7 @@ from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module
 from gptviz.analysis.finite import not_finite
+from gptviz.engine import Engine
 from gptviz.ui import models
 
 STRINGS = ("the", "␣cat", "␣sat", "<b>")
@@ -48,8 +49,7 @@ def test_a_sound_run_has_none():
 
 
 def test_they_are_counted_from_where_they_begin():
-    engine = tiny_engine()
-    engine._model = overflowing()
+    engine = Engine(overflowing(), tiny_engine().config, device="cpu")
     table = not_finite(engine.run("the cat"))
     assert table["broken"].tolist()[:2] == [0, 0], "block 1 makes them"
     assert table["broken"].tolist()[2] > 0

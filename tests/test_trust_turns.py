@@ -228,13 +228,13 @@ def test_between_two_portions_of_an_experiment_others_have_their_turn():
 
 def test_what_experiments_compute_is_dear():
     model, tokens = LoadedModel(tiny_engine()), tiny_engine().tokenize("one two three")
-    trace, dear = model.trace(tokens), []
+    trace, seen = model.trace(tokens), []
     with pytest.MonkeyPatch.context() as patch:
         turn = models.turn
-        patch.setattr(models, "turn", lambda *, dear=False, seen=dear: seen.append(dear) or turn(dear=dear))
+        patch.setattr(models, "turn", lambda *, dear=False, size=0: seen.append(dear) or turn(dear=dear, size=size))
         model.computed(head_ablation.effects_of_heads, trace, 1, 7, "zero", range(3))
         model.computed(all_head_scores, trace)
-    assert dear == [True, False]
+    assert seen == [True, False]
 
 
 EXPERIMENTS = {

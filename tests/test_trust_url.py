@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz
-from gptviz.ui import models, settings
+from gptviz.ui import models
+from gptviz.ui.settings import SETTINGS
 
 # Through the wire only what UTF-8 can say: see test_trust_text.py.
 GARBAGE = st.one_of(
@@ -36,7 +37,7 @@ LISTS = st.lists(st.one_of(st.integers(0, 60_000), st.just(10**50)), max_size=40
 WORDS = st.one_of(
     GARBAGE, NUMBERS, LISTS, st.sampled_from(["one", "all", "finder", "value", "rollout", "logits", "11"])
 )
-LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in settings.SETTINGS})
+LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in SETTINGS})
 
 
 def check_view(app, page):
@@ -109,10 +110,9 @@ NO_NAMES = [
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_model_can_only_be_one_of_the_known(monkeypatch, name):
     asked = []
-    monkeypatch.setattr(gptviz, "load", lambda *call, **how: asked.append(call))
-    with pytest.raises(gptviz.WeightsError):
+    with monkeypatch.context() as patch, pytest.raises(gptviz.WeightsError):
+        patch.setattr(gptviz, "load", lambda *call, **how: asked.append(call))
         models.loaded(name)
-    monkeypatch.undo()
     assert asked == []
     app = open_page("tokens", model=name)
     check_view(app, "tokens")

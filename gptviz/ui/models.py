@@ -105,21 +105,19 @@ def key_of(function: Callable[..., Any], *arguments: Any, **options: Any) -> Has
 
 
 def _key_of_argument(argument: Any) -> Hashable:
+    key: Hashable = argument
     match argument:
-        case Trace():
-            return argument.key
+        case Trace() | Tokens():
+            key = argument.key
         case gptviz.Engine():
-            return argument.name
-        case Tokens():
-            return argument.key
+            key = argument.name
         case slice() | range():
-            return argument.start, argument.stop, argument.step
+            key = argument.start, argument.stop, argument.step
         case tuple() | list():
-            return tuple(map(_key_of_argument, argument))
+            key = tuple(map(_key_of_argument, argument))
         case dict():
-            return tuple(sorted(argument.items()))
-        case _:
-            return argument  # type: ignore[no-any-return]
+            key = tuple(sorted(argument.items()))
+    return key
 
 
 def _once(
@@ -275,9 +273,8 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
 
 def untrained_twin(name: str, n_heads: int = 0) -> LoadedModel:
     """A model of the same shape with random weights, made once for all. The number of heads is as in `loaded`."""
-    model = loaded(name, n_heads)
-    key = ("untrained", name, n_heads)
-    return _once(_models(), key, lambda: _with_room(make_untrained_twin(model.engine)), dear=True)
+    make = lambda: _with_room(make_untrained_twin(loaded(name, n_heads).engine))  # noqa: E731
+    return _once(_models(), ("untrained", name, n_heads), make, dear=True)
 
 
 def own_models() -> dict[str, str]:
