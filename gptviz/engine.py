@@ -314,17 +314,15 @@ class Engine:
         costs a run of these layers: ask for few at a time, and leave out positions that the last one does not see.
         """
         batch: Tensor | None = None
-        for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks)):
-            in_layer = {key: change for key, change in changes.items() if key[1] == layer}
-            for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
-                with self.session() as session, replace(session.model, in_layer):
+        with self.session() as session, replace(session.model, changes):
+            for layer, block in enumerate(cast(Sequence[TransformerBlock], session.model.trf_blocks)):
+                for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
                     batch = _joined(session, batch, variants.get((name, layer)))
                     if batch is not None:
                         batch = torch.cat([step(batch[rows]) for rows in _batches(batch)])
-            with self.session() as session:
                 batch = _joined(session, batch, variants.get(("resid_post", layer)))
-        assert batch is not None, "there is one variant at least"
-        return session.array(batch[:, -1])
+            assert batch is not None, "there is one variant at least"
+            return session.array(batch[:, -1])
 
     def derive(
         self, names: Sequence[str], layer: int | None, source: NDArray[Any], changes: Mapping[Key, Change]

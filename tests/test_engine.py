@@ -140,11 +140,11 @@ def test_generation_says_where_the_numbers_are_none(how):
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf])
 def test_generation_tells_infinite_logits(value):
-    engine = tiny_engine()
-    engine._model = tiny_model()
-    engine._model.out_head.weight.fill_(value)
-    engine._model.final_norm.scale.zero_()
-    engine._model.final_norm.shift.fill_(1.0)
+    model = tiny_model()
+    model.out_head.weight.fill_(value)
+    model.final_norm.scale.zero_()
+    model.final_norm.shift.fill_(1.0)
+    engine = Engine(model, tiny_engine().config, device="cpu")
     with pytest.raises(WeightsError, match="its logits are NaN or infinite"):
         next(engine.generate("a", 1))
 

@@ -110,9 +110,10 @@ NO_NAMES = [
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_model_can_only_be_one_of_the_known(monkeypatch, name):
     asked = []
-    with monkeypatch.context() as patch, pytest.raises(gptviz.WeightsError):
+    with monkeypatch.context() as patch:
         patch.setattr(gptviz, "load", lambda *call, **how: asked.append(call))
-        models.loaded(name)
+        with pytest.raises(gptviz.WeightsError):
+            models.loaded(name)
     assert asked == []
     app = open_page("tokens", model=name)
     check_view(app, "tokens")
