@@ -50,12 +50,13 @@ _MODULES = {
     "Part": "interventions",
     "Tokens": "tokens",
     "Trace": "trace",
-    "WeightsError": "weights",
+    "WeightsError": "checkpoints",
     "load": "engine",
 }
 
 if TYPE_CHECKING:
     from .catalog import MODELS
+    from .checkpoints import WeightsError
     from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
     from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
     from .hooks import ACTIVATIONS
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from .model import ContextLengthError
     from .tokens import Tokens
     from .trace import Trace
-    from .weights import WeightsError
 else:
 
     def __getattr__(name):

@@ -125,7 +125,7 @@ def _reporting_to(progress: Progress) -> type[Any]:
 
     class Reporter(tqdm):
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
             self.total, self.n = kwargs.get("total") or 0, kwargs.get("initial") or 0
 
         def update(self, n: float | None = 1) -> bool | None:

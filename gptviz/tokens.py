@@ -4,7 +4,7 @@ import codecs
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -54,7 +54,7 @@ class Tokens:
         )
 
     @property
-    def key(self) -> bytes:
+    def key(self) -> Hashable:
         """The ids in few bytes, to find a text's results by."""
         return np.array(self.ids, dtype=np.uint32).tobytes()
 

@@ -183,9 +183,9 @@ def changed(difference: float) -> str | None:
 @picture("before-after", "Next tokens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN)
 def before_after(view: View, off: list[str], replacement: str, token: int) -> Chart:
     """The most probable next tokens of both runs."""
-    logits = [side(view, parts_of(off), replacement, which).logits_at(token) for which in SIDES]
+    before, after = (side(view, parts_of(off), replacement, which).logits_at(token) for which in SIDES)
     return Chart(
-        partial(charts.next_token_pair, compare_next_tokens(*logits, k=7), SIDES),
+        partial(charts.next_token_pair, compare_next_tokens(before, after, k=7), SIDES),
         "The most probable next tokens before and after.",
     )
 

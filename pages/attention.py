@@ -1,6 +1,7 @@
 """Attention: one head in several readings, all heads at once, and heads found by what they do and what they cause."""
 
 from functools import partial
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import streamlit as st
 from gptviz import charts
 from gptviz.analysis.heads import all_head_scores, all_tiles, ov_effect, rollout_to
 from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
-from gptviz.experiments.head_ablation import head_effects
+from gptviz.experiments.head_ablation import Replacement, head_effects
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.readings import strongest, value_weighted, without_first
 from gptviz.numerics.tiles import largest_of_squares, pool_factor
@@ -118,8 +119,16 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
     values = read(view, reading, layer, head)
     alt = f"{READINGS[Reading(reading)]} of head {head} in layer {layer}: queries down, keys across."
     if reading == Reading.SCORES:
-        how = {"what": "score", "masked": True, "down": "query: looking", "across": "key: looked at"}
-        return Chart(partial(charts.token_pair_map, values, view.strings, **how), alt)
+        draw_scores = partial(
+            charts.token_pair_map,
+            values,
+            view.strings,
+            what="score",
+            masked=True,
+            down="query: looking",
+            across="key: looked at",
+        )
+        return Chart(draw_scores, alt)
     factor = cells_per_side(len(view.tokens))
     highest = float(np.nanmax(values)) if reading == Reading.VALUE else 1.0
     what = {Reading.VALUE: "weight × length", Reading.ROW: "share of largest"}.get(Reading(reading), "weight")
@@ -338,7 +347,7 @@ def show_causes(view: View) -> None:
     )
     name = code(view.engine.tokenizer.tokens([token]).strings[0])
     st.caption(f"Change of the log-probability of {name} ({why}) when one head alone is off. Below 0: it helped.")
-    question = view.trace(), position, token, replacement
+    question = view.trace(), position, token, cast(Replacement, replacement)
     asked = st.button("Measure all heads", key="measure", type="primary")
     if asked or work.is_done(view, head_effects, *question):
         head_effects(*question, run=work.behind_bar(view, "Heads switched off:"))
@@ -348,7 +357,8 @@ def show_causes(view: View) -> None:
 @picture("causes", "Heads by what they cause", settings.LAYER, settings.HEAD, settings.TOKEN, settings.REPLACEMENT)
 def head_causes(view: View, layer: int, head: int, token: int, replacement: str) -> Chart:
     """The change of a token's log-probability without each head."""
-    grid = head_effects(view.trace(), token, foreseen_token(view, token), replacement, run=view.run_portions)
+    question = view.trace(), token, foreseen_token(view, token), cast(Replacement, replacement)
+    grid = head_effects(*question, run=view.run_portions)
     return Chart(
         partial(charts.head_grid, grid, what="nats", signed=True, chosen=(layer, head)),
         "Change of the log-probability without each head.",

@@ -182,10 +182,16 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
         )
     root = np.sqrt(view.config["emb_dim"] / view.config["n_heads"]) if variant == "raw" else 1
     values = trace["attn_scores", layer][head] * root
-    how = {"what": "score", "masked": variant == "masked", "down": "query", "across": "key"}
-    return Chart(
-        partial(charts.token_pair_map, values, view.strings, **how), "Scores between queries (down) and keys (across)."
+    draw = partial(
+        charts.token_pair_map,
+        values,
+        view.strings,
+        what="score",
+        masked=variant == "masked",
+        down="query",
+        across="key",
     )
+    return Chart(draw, "Scores between queries (down) and keys (across).")
 
 
 def shown_activations(step: Step) -> list[str]:

@@ -43,7 +43,7 @@ def show(view: View) -> None:
 def show_comparison(view: View) -> None:
     """What to compare with, and everything that follows from it."""
     choose_other(view)
-    other = other_side(view, *(state.get(setting) for setting in OTHER))
+    other = other_side(view, *state.values(OTHER))
     tell_what_is_left_out(other)
     with st.spinner("Running the other side…"):
         other.trace()

@@ -96,7 +96,7 @@ def choose(written: View) -> tuple[int, int]:
 
 def sampling() -> dict[str, Any]:
     """Temperature, top-k and top-p as they are set, for `next_token_probabilities` and `Engine.generate`."""
-    return sampling_of(*(state.get(setting) for setting in SAMPLING))
+    return sampling_of(*state.values(SAMPLING))
 
 
 def sampling_of(temperature: float, top_k: int, top_p: float) -> dict[str, Any]:

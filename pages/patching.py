@@ -97,7 +97,7 @@ def show_patching(view: View) -> None:
     if prompts is None:
         return
     ask_for_answers(view, prompts)
-    question = question_of(view, *(state.get(setting) for setting in QUESTION))
+    question = question_of(view, *state.values(QUESTION))
     if question is None:
         st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
         return
@@ -142,7 +142,7 @@ def ask_for_prompts(view: View) -> tuple[View, View] | None:
     differing = [at for at, (one, other) in enumerate(zip(*ids, strict=False)) if one != other]
     for prompt in prompts:
         chips.token_strip(prompt.tokens, marked=differing)
-    problem = problem_of(*(prompt.tokens for prompt in prompts), view.config["context_length"])
+    problem = problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"])
     if problem:
         st.warning(problem, icon=":material/compare_arrows:")
         return None
@@ -186,7 +186,7 @@ def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
 def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool) -> Question | None:
     """What is asked of both prompts; None where they do not fit together or both answers are the same."""
     prompts = prompts_of(view, clean, corrupted, bos)
-    if problem_of(*(prompt.tokens for prompt in prompts), view.config["context_length"]):
+    if problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"]):
         return None
     traces = [prompt.trace() for prompt in prompts]
     ids: list[int] = []
@@ -258,7 +258,7 @@ def recovered_shares(view: View, question: Question, kind: Kind) -> NDArray[np.f
 
 def columns_of(question: Question, kind: Kind) -> list[str]:
     """What the map's columns are: positions, or heads."""
-    if kind == Patched.HEAD:
+    if kind == "z":
         return [f"head {head}" for head in range(n_places(question, kind))]
     return list(question.corrupted.tokens.strings)
 

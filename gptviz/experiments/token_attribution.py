@@ -83,7 +83,7 @@ def integrated_gradients(
     while True:
         together = _POINTS_TOGETHER // (1 + range(len(trace))[position])
         portions = [(trace, position, token, n_steps, some) for some in chunks(n_steps, together)]
-        found = Integrated(sum(run(part_of_integral, portions)), with_tokens - without, n_steps)
+        found = Integrated(np.sum(run(part_of_integral, portions), axis=0), with_tokens - without, n_steps)
         if found.error <= tolerance or n_steps >= MOST_STEPS:
             return found
         n_steps *= 2

@@ -54,7 +54,7 @@ class Setting(Generic[Value]):
         """The value nearest to `value` that this text and model allow."""
         if self.bounds is not None:
             low, high = self.bounds(shown)
-            return min(max(value, low), high)  # type: ignore[call-overload, no-any-return]
+            return min(max(value, low), high)
         return self.fit(value, shown)
 
 

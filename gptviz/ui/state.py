@@ -8,7 +8,7 @@ says which value is nearest; it identifies an option by its label, which for a t
 links hold only what the open page draws, where ours hold every setting.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -90,6 +90,11 @@ def get(setting: Setting[Value]) -> Value:
     """The setting's value now; of a text, as much as the app takes."""
     value: Value = st.session_state[_SETTINGS][setting.name]
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def values(settings: Iterable[Setting[Any]]) -> tuple[Any, ...]:
+    """The values of several settings, in their order."""
+    return tuple(get(setting) for setting in settings)
 
 
 def put(setting: Setting[Value], value: Value) -> None:

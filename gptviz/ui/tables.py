@@ -27,5 +27,7 @@ def _tables(titled: Mapping[str, pd.DataFrame], token: str) -> str:
 
 def verdict(passed: bool, sentence: str) -> None:
     """What a check found, as a green or a red badge."""
-    icon, color = (":material/check_circle:", "green") if passed else (":material/error:", "red")
-    st.badge(sentence, icon=icon, color=color)
+    if passed:
+        st.badge(sentence, icon=":material/check_circle:", color="green")
+    else:
+        st.badge(sentence, icon=":material/error:", color="red")

@@ -110,9 +110,7 @@ def selectbox(
     return value
 
 
-def choice(
-    draw: Callable[..., Any], setting: Setting[Value], label: str, names: Mapping[Value, str], **how: Any
-) -> Value:
+def choice(draw: Callable[..., Any], setting: Setting[str], label: str, names: Mapping[Any, str], **how: Any) -> str:
     """One of a few, all in sight, under their names.
 
     `draw` is `st.segmented_control` or `st.pills`, and `how` is for it.
