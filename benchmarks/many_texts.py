@@ -7,6 +7,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import psutil
+
 from benchmarks.frame import Row, row
 from benchmarks.session import Session, exceptions, server
 
@@ -19,7 +21,7 @@ def run(repeats: int) -> list[Row]:
     """What the server holds after the first texts, and after so many more."""
     n_texts = TEXTS if repeats > 1 else QUICK_TEXTS
     with server() as (url, process):
-        megabytes, errors = asyncio.run(edit(url, n_texts, lambda: process.memory_info().rss / 1e6))
+        megabytes, errors = asyncio.run(edit(url, n_texts, lambda: _own_megabytes(process)))
     first, last = megabytes[0], megabytes[-1]
     print("MB on the way:", *(f"{one:.0f}" for one in megabytes))
     return [
@@ -35,6 +37,12 @@ def run(repeats: int) -> list[Row]:
         row("highest on the way", f"{TABS} tabs", max(megabytes), "MB"),
         row("errors", f"{TABS} tabs", len(errors), "", at_most=0),
     ]
+
+
+def _own_megabytes(process: psutil.Process) -> float:
+    """What is the process' alone: pages of mapped files come and go as the system likes."""
+    memory = process.memory_info()
+    return float(memory.rss - memory.shared) / 1e6
 
 
 async def edit(url: str, n_texts: int, megabytes: Callable[[], float]) -> tuple[list[float], list[str]]:

@@ -46,22 +46,23 @@ _MODULES = {
     "GPT_CONFIG_124M": "config",
     "GeneratedToken": "engine",
     "MODELS": "catalog",
-    "NotDownloadedError": "engine",
+    "NotDownloadedError": "loading",
     "Part": "interventions",
     "Tokens": "tokens",
     "Trace": "trace",
     "WeightsError": "checkpoints",
-    "load": "engine",
+    "load": "loading",
 }
 
 if TYPE_CHECKING:
     from .catalog import MODELS
     from .checkpoints import WeightsError
     from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
-    from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
+    from .engine import EmptyTextError, Engine, GeneratedToken
     from .hooks import ACTIVATIONS
     from .hub import DownloadError
     from .interventions import Part
+    from .loading import NotDownloadedError, load
     from .model import ContextLengthError
     from .tokens import Tokens
     from .trace import Trace

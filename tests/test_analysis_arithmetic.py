@@ -4,7 +4,8 @@ import reference
 from tiny import tiny_engine
 
 from gptviz import ACTIVATIONS
-from gptviz.analysis.arithmetic import STEPS, check, explain, layer_norm, recompute
+from gptviz.analysis.arithmetic import STEPS, check, explain, recompute
+from gptviz.numerics.operations import layer_norm
 
 TEXT = "Once upon a time there was a little girl, and the girl"
 BLOCK_STEPS = [key for key, step in STEPS.items() if step.in_block]
@@ -232,7 +233,9 @@ def test_gelu_is_the_tanh_form(tiny):
 
 def test_layer_norm_by_hand():
     # mean 2, variance 1 (and eps): (3 - 2) / 1 * 10 + 1
-    np.testing.assert_allclose(layer_norm([3.0, 1.0], np.array([10.0, 2.0]), np.array([1.0, 0.0])), [11, -2], atol=1e-4)
+    np.testing.assert_allclose(
+        layer_norm(np.array([3.0, 1.0]), np.array([10.0, 2.0]), np.array([1.0, 0.0])), [11, -2], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("index", [(99, 0), (0, 999), (-1, 0)])

@@ -18,8 +18,7 @@ from huggingface_hub import constants
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
 import gptviz
-from gptviz import DownloadError, NotDownloadedError
-from gptviz import engine as engine_module
+from gptviz import DownloadError, NotDownloadedError, loading
 from gptviz.weights import check_finite
 
 ROOT = Path(__file__).parents[1]
@@ -221,7 +220,7 @@ def looks(monkeypatch):
         calls.append(len(tensors))
         check_finite(tensors)
 
-    monkeypatch.setattr(engine_module, "check_finite", counted)
+    monkeypatch.setattr(loading, "check_finite", counted)
     return calls
 
 

@@ -5,11 +5,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..numerics.head_kinds import head_scores
+from ..numerics.operations import layer_norm
 from ..numerics.readings import rollout
 from ..numerics.tiles import pool
 from ..parameters import Weights
 from ..trace import Trace
-from .arithmetic import layer_norm
 from .logit_attribution import direct_effect
 
 Floats = NDArray[np.floating]

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..numerics.operations import LAYER_NORM_EPS
 from ..numerics.ranking import top_ids
 from ..parameters import Weights
 from ..tokens import strings_of
 from ..trace import Trace
-from .arithmetic import LAYER_NORM_EPS
 
 Floats = NDArray[np.floating]
 
