@@ -9,6 +9,7 @@ import patience
 import pytest
 import streamlit as st
 import torch
+from page_table import EXPERIMENTS, PAGES
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
@@ -21,13 +22,8 @@ from gptviz.model import GPTModel
 from gptviz.tokens import END_OF_TEXT, END_OF_TEXT_ID, gpt2_tokenizer
 from gptviz.ui import models, settings
 from gptviz.ui.page import EXAMPLE
-from pages import PAGES as PAGE_MODULES
 
 APP = Path(__file__).parents[1] / "app.py"
-# The page table: path in the URL -> title.
-MODULES = [module for group in PAGE_MODULES.values() for module in group]
-PAGES = {"" if module is MODULES[0] else module.__name__.rpartition(".")[2]: module.ABOUT.title for module in MODULES}
-EXPERIMENTS = {module.__name__.rpartition(".")[2] for module in PAGE_MODULES["Experiments"]}
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 OWN_TEXTS = {"patching"}  # pages that do without the shared text
 EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))

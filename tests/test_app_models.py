@@ -6,7 +6,8 @@ import weakref
 
 import pytest
 import torch
-from test_app import PAGES, charts, go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
+from page_table import PAGES
+from test_app import charts, go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 from tiny import tiny_model
 
 from gptviz.ui import models

@@ -1,22 +1,17 @@
 """The app as a person meets it: in headless Chromium, by mouse, keyboard and link."""
 
 import re
-from pathlib import Path
 
 import pytest
 from browser import app_server
 from hub_server import serving
+from page_table import PAGES
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
 from gptviz.charts import DARK, LIGHT
 
 pytestmark = pytest.mark.browser
 
-APP = Path(__file__).parents[1] / "app.py"
-PAGES = {
-    "" if "default=True" in line else Path(file).stem: title
-    for file, title, line in re.findall(r'st\.Page\("([^"]+)", title="([^"]+)"(.*)\)', APP.read_text())
-}
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 TEXT = "The cat sat on the mat. The cat"
 

@@ -62,11 +62,11 @@ def test_patching_can_be_stopped_and_taken_up(tab):
     tab.page.locator(".st-key-stop button").click()  # Streamlit has a Stop of its own
     tab.page.get_by_role("button", name="Go on").wait_for()
     tab.settle()
-    shown = tab.page.get_by_text("portions").first.inner_text()
+    shown = tab.page.get_by_text("Patching:").first.inner_text()
     tab.page.wait_for_timeout(1500)
-    assert tab.page.get_by_text("portions").first.inner_text() == shown
+    assert tab.page.get_by_text("Patching:").first.inner_text() == shown
     tab.page.get_by_role("button", name="Go on").click()
-    tab.page.get_by_text("portions").first.wait_for(state="detached")
+    tab.page.get_by_text("Patching:").first.wait_for(state="detached")
     tab.settle()
     tab.check()
 

@@ -5,7 +5,8 @@ Pauses are a person's. No verdict depends on them, nor on the machine's speed: w
 
 import pytest
 from browser import app_server, free_port
-from test_browser import PAGES, number
+from page_table import PAGES
+from test_browser import number
 
 from gptviz.ui import state
 
