@@ -30,22 +30,25 @@ LINES_SHOWN = 40  # tokens: a longer text shows a window around the chosen one
 RANDOM_TOKENS = 50
 VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Head finder"}
 READINGS = {
-    Reading.WEIGHTS: "Weights, as they are",
-    Reading.ROW: "Each row to its own largest",
-    Reading.WITHOUT_FIRST: "Without the first position",
-    Reading.VALUE: "Value-weighted",
-    Reading.ROLLOUT: "Rollout up to this layer",
-    Reading.SCORES: "Scores before the softmax",
-}
-ABOUT_READING = {
-    Reading.WEIGHTS: "Each row sums to 1.",
-    Reading.ROW: "Each row is divided by its largest weight, so that rows without a favourite show their order too.",
-    Reading.WITHOUT_FIRST: "The weight on the first position is left out, and the rest of each row sums to 1 again.",
-    Reading.VALUE: "Weight times the length of what it moves, |v W_O|, as it counts in the stream "
-    "(Kobayashi et al. 2020).",
-    Reading.ROLLOUT: "Where the information at a position came from, through all heads of all layers up to this one; "
-    "half of each step is the shortcut (Abnar and Zuidema 2020).",
-    Reading.SCORES: "Query times key over √head_dim, before mask and softmax.",
+    Reading.WEIGHTS: ("Weights, as they are", "Each row sums to 1."),
+    Reading.ROW: (
+        "Each row to its own largest",
+        "Each row is divided by its largest weight, so that rows without a favourite show their order too.",
+    ),
+    Reading.WITHOUT_FIRST: (
+        "Without the first position",
+        "The weight on the first position is left out, and the rest of each row sums to 1 again.",
+    ),
+    Reading.VALUE: (
+        "Value-weighted",
+        "Weight times the length of what it moves, |v W_O|, as it counts in the stream (Kobayashi et al. 2020).",
+    ),
+    Reading.ROLLOUT: (
+        "Rollout up to this layer",
+        "Where the information at a position came from, through all heads of all layers up to this one; "
+        "half of each step is the shortcut (Abnar and Zuidema 2020).",
+    ),
+    Reading.SCORES: ("Scores before the softmax", "Query times key over √head_dim, before mask and softmax."),
 }
 KINDS = {
     HeadScore.PREVIOUS_TOKEN: (
@@ -94,13 +97,13 @@ def show_head(view: View) -> None:
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings)
     reading = widgets.selectbox(
-        reading_column, settings.READING, "Reading", list(READINGS), format_func=READINGS.__getitem__
+        reading_column, settings.READING, "Reading", list(READINGS), format_func=lambda reading: READINGS[reading][0]
     )
     n_tokens = len(view.tokens)
     map_column, lines_column = st.columns([3, 2])
     with map_column:
         show_picture(attention_map, view)
-        st.caption(ABOUT_READING[Reading(reading)])
+        st.caption(READINGS[Reading(reading)][1])
         if n_tokens > CELLS_SHOWN and reading != Reading.SCORES:
             factor = cells_per_side(n_tokens)
             st.caption(f"Each cell is the largest of {factor} × {factor} tokens; the lines and tables have every one.")
@@ -117,7 +120,7 @@ def show_head(view: View) -> None:
 def attention_map(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
     """The heat map of one head in a reading."""
     values = read(view, reading, layer, head)
-    alt = f"{READINGS[Reading(reading)]} of head {head} in layer {layer}: queries down, keys across."
+    alt = f"{READINGS[Reading(reading)][0]} of head {head} in layer {layer}: queries down, keys across."
     if reading == Reading.SCORES:
         draw_scores = partial(
             charts.token_pair_map,
@@ -168,18 +171,20 @@ def attention_lines(view: View, layer: int, head: int, token: int, reading: str)
 def read(view: View, reading: str, layer: int, head: int) -> Array:
     """A head's pattern in a reading: [query, key]."""
     trace = view.trace()
-    if reading == Reading.SCORES:
-        return trace["attn_scores", layer][head]
-    if reading == Reading.ROLLOUT:
-        return view.computed(rollout_to, trace, layer).astype(np.float32)
-    pattern = trace["pattern", layer]
-    if reading == Reading.WITHOUT_FIRST:
-        return without_first(pattern[head])
-    if reading == Reading.VALUE:
-        return value_weighted(pattern, trace["v", layer], trace.weights.w_o(layer))[head]
-    if reading == Reading.ROW:
-        return pattern[head] / pattern[head].max(axis=-1, keepdims=True)
-    return pattern[head]
+    match Reading(reading):
+        case Reading.WEIGHTS:
+            return trace["pattern", layer][head]
+        case Reading.ROW:
+            pattern = trace["pattern", layer][head]
+            return pattern / pattern.max(axis=-1, keepdims=True)
+        case Reading.WITHOUT_FIRST:
+            return without_first(trace["pattern", layer][head])
+        case Reading.VALUE:
+            return value_weighted(trace["pattern", layer], trace["v", layer], trace.weights.w_o(layer))[head]
+        case Reading.ROLLOUT:
+            return view.computed(rollout_to, trace, layer).astype(np.float32)
+        case Reading.SCORES:
+            return trace["attn_scores", layer][head]
 
 
 def cells_per_side(n_tokens: int) -> int:
