@@ -1,30 +1,28 @@
-"""The router: the table of pages and the controls that they share."""
+"""The app. Streamlit imports this file once, to serve it, and then runs it for every view: there it is the router."""
+
+import os
 
 import streamlit as st
 
-from gptviz.ui import look, shared, state
+# An idle thread of torch spins 300,000 times before it sleeps, and takes a core from the browser beside it and from
+# other sessions. With this number the model is as fast. torch reads it when it is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-PAGES = [
-    st.Page("pages/birds_eye.py", title="Bird's-eye view", default=True),
-    st.Page("pages/tokens.py", title="Tokens"),
-    st.Page("pages/embeddings.py", title="Embeddings"),
-    st.Page("pages/attention.py", title="Attention"),
-    st.Page("pages/block.py", title="Block"),
-    st.Page("pages/residual.py", title="Residual stream"),
-    st.Page("pages/next_token.py", title="Next token"),
-]
-EXPERIMENTS = [
-    st.Page("pages/ablation.py", title="Ablation"),
-    st.Page("pages/patching.py", title="Patching"),
-    st.Page("pages/compare.py", title="Compare"),
-    st.Page("pages/dropout.py", title="Dropout"),
-    st.Page("pages/gradients.py", title="Gradients"),
-]
+if __name__ == "__main__":
+    from gptviz.ui import fragments, look, page, process, sidebar, state
+    from pages import PAGES
 
-st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
-look.page_style()
-state.start()
-page = st.navigation({"": PAGES, "Experiments": EXPERIMENTS}, position="top")
-shared.controls()
-page.run()
-shared.finish()
+    process.set_up()
+    st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
+    look.page_style()
+    state.start()
+    chosen = page.navigation(PAGES)
+    with fragments.part("page"):
+        sidebar.controls()
+        chosen.run()
+else:
+    from gptviz.ui import process, server
+
+    process.set_up()
+    server.restrict()
+    app = st.App(__file__, lifespan=server.lifespan, middleware=server.MIDDLEWARE)

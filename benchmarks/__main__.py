@@ -10,7 +10,7 @@ from typing import NamedTuple
 from benchmarks import frame
 
 
-class Part(NamedTuple):
+class Benchmark(NamedTuple):
     """A module of this package with `run(repeats)`, and how often it repeats; a quick run looks at less."""
 
     repeats: int
@@ -18,20 +18,21 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "forward": Part(15, 5),
-    "everything": Part(9, 3),
-    "memory": Part(2, 1),
-    "generation": Part(9, 3),
-    "training": Part(9, 3),
-    "loading": Part(9, 3),
-    "wire": Part(1, 1),
-    "causes": Part(9, 2),
-    "growth": Part(3, 1),
-    "load": Part(3, 1),
-    "redraw": Part(9, 3),
-    "long_text": Part(5, 0),
-    "edit": Part(5, 3),
-    "start": Part(5, 1),
+    "forward": Benchmark(15, 5),
+    "everything": Benchmark(9, 3),
+    "memory": Benchmark(2, 1),
+    "generation": Benchmark(9, 3),
+    "training": Benchmark(9, 3),
+    "loading": Benchmark(9, 3),
+    "wire": Benchmark(1, 1),
+    "head_ablation": Benchmark(9, 2),
+    "growth": Benchmark(3, 1),
+    "load": Benchmark(3, 1),
+    "many_texts": Benchmark(2, 1),
+    "redraw": Benchmark(9, 3),
+    "long_text": Benchmark(5, 0),
+    "edit": Benchmark(5, 3),
+    "start": Benchmark(5, 1),
 }
 
 

@@ -25,9 +25,14 @@ WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", 
 QUICK = 3  # repeats; so few look at the first page or picker only
 CONSTANT = "benchmarks/constant_page.py"
 _CHROMIUM = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 # Two clocks from now on: the last change inside of a chart (the drawing of the model is one), and the last anywhere
 # (such as a table's hidden copy for screen readers, which comes 200 ms after the table). Both end when nothing has
@@ -129,13 +134,18 @@ def compared(what: str, case: str, times: Mapping[str, float], at_most: float | 
     """A row a bare page and clock; `at_most` is for the first clock, by which the charts are there."""
     rows = [
         row(
-            what, f"{case}, {told}", times[f"ours{clock}_ms"], "ms", against=name, theirs=times[f"{kind}{clock}_ms"],
+            what,
+            f"{case}, {told}",
+            times[f"ours{clock}_ms"],
+            "ms",
+            against=name,
+            theirs=times[f"{kind}{clock}_ms"],
             at_most=limit,
         )
         for clock, told, limit in (("", "charts", at_most), ("_all", "anything", None))
         for kind, name in BARE.items()
         if f"{kind}_ms" in times
-    ]  # fmt: skip
+    ]
     print(table(rows), flush=True)
     return rows
 

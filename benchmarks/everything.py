@@ -32,10 +32,8 @@ def run(repeats: int) -> list[Row]:
         case = f"{n_tokens:,} tokens"
         for name, what, limit in (("ours", "run, every activation", 0.7), ("bare", "transformers, bare", None)):
             rows.append(
-                row(
-                    what, case, times[name], "ms", against="TransformerLens", theirs=times["theirs"], at_most=limit,
-                )
-            )  # fmt: skip
+                row(what, case, times[name], "ms", against="TransformerLens", theirs=times["theirs"], at_most=limit)
+            )
     return rows
 
 

@@ -96,9 +96,16 @@ def row(
     value = ours if ratio is None else ratio
     reached = None if at_most is None else bool(value <= at_most)
     return {
-        "what": what, "case": case, "ours": ours, "unit": unit, "against": against, "theirs": theirs,
-        "ratio": ratio, "at_most": at_most, "reached": reached,
-    }  # fmt: skip
+        "what": what,
+        "case": case,
+        "ours": ours,
+        "unit": unit,
+        "against": against,
+        "theirs": theirs,
+        "ratio": ratio,
+        "at_most": at_most,
+        "reached": reached,
+    }
 
 
 # --- writing -----------------------------------------------------------------------------------

@@ -28,7 +28,12 @@ def run(repeats: int) -> list[Row]:
     times = in_turns(calls, repeats)
     return [
         row(
-            "generation, a token", f"{N_NEW} new tokens", times["ours"] / N_NEW, "ms",
-            against="transformers", theirs=times["theirs"] / N_NEW, at_most=1.0,
+            "generation, a token",
+            f"{N_NEW} new tokens",
+            times["ours"] / N_NEW,
+            "ms",
+            against="transformers",
+            theirs=times["theirs"] / N_NEW,
+            at_most=1.0,
         )
-    ]  # fmt: skip
+    ]

@@ -5,20 +5,31 @@ text: mostly to what all others look at too, at times to words of its own. Every
 that what grows then is no cache. At the end of a round all put the same new text at the same moment. An update's time
 runs from when it was due until the server is done with it; the time that browsers take to draw is not in it. Runs of
 the model are counted inside the server.
+
+Then a hostile hall: sessions that ask for the gradients of long texts over and over, each a text of its own. Beside
+them somebody opens the attention page, each time in a new tab with a new text.
 """
 
 import asyncio
+import itertools
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.frame import Row, row
+import gptviz
+from benchmarks.frame import Row, ids, row
 from benchmarks.session import Session, exceptions, server
+from gptviz.experiments.gradients import gradient_norms
 
 SESSIONS, SECONDS, EVERY = 30, 60.0, 2.0
 QUICK_SECONDS = 20.0  # of a single round
+HOSTILE, HOSTILE_TOKENS = 50, 256  # sessions on story-gpt
+LARGE, LARGE_TOKENS = 2, 1024  # sessions on a model of GPT-2 small's shape
+VIEWS, QUICK_VIEWS, SECONDS_A_VIEW = 40, 10, 2.0
+IMPATIENT = 20.0  # seconds, after which such a session asks anew, whether it was answered or not
 WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", "pig", "cow", "duck")
 TEXT = (
     "Once upon a time there was a little {0}. The little {0} lived in a house by the river, and every day the little "
@@ -68,11 +79,95 @@ def run(repeats: int) -> list[Row]:
     n_updates = sum(len(one.milliseconds) + len(one.at_once) for one in rounds)
     rows.append(
         row(
-            "runs of the model", f"all {n_updates:,} updates", len(runs), "",
-            against="different texts", theirs=len(texts), at_most=1.0,
+            "runs of the model",
+            f"all {n_updates:,} updates",
+            len(runs),
+            "",
+            against="different texts",
+            theirs=len(texts),
+            at_most=1.0,
         )
-    )  # fmt: skip
+    )
+    return rows + _hostile(VIEWS if repeats > 1 else QUICK_VIEWS)
+
+
+def _hostile(n_views: int) -> list[Row]:
+    """Rows for first views beside sessions that keep asking for gradients."""
+    rows = []
+    for model, n_sessions, n_tokens in (("story-gpt", HOSTILE, HOSTILE_TOKENS), ("untrained", LARGE, LARGE_TOKENS)):
+        with server() as (url, _):
+            alone = asyncio.run(_first_views(url, model, 5))
+            beside = asyncio.run(_beside(url, model, n_sessions, n_tokens, n_views))
+        case = f"{n_sessions} sessions, {model}, {n_tokens:,} tokens"
+        rows += [
+            row(
+                f"first view beside gradients, median of {n_views}",
+                case,
+                statistics.median(beside),
+                "ms",
+                against="alone",
+                theirs=statistics.median(alone),
+            ),
+            row("first view beside gradients, 95th percentile", case, statistics.quantiles(beside, n=20)[-1], "ms"),
+        ]
+        if model == "story-gpt":
+            rows[-1] = row(rows[-1]["what"], case, rows[-1]["ours"], "ms", at_most=2000)
+            continue
+        engine = gptviz.load(model, device="cpu")
+        start = time.monotonic()
+        gradient_norms(engine, engine.tokenizer.tokens(ids(n_tokens)))
+        rows.append(
+            row(
+                "first view beside gradients, the longest",
+                case,
+                max(beside),
+                "ms",
+                against="one pass there and back, alone",
+                theirs=1e3 * (time.monotonic() - start),
+                at_most=2.0,
+            )
+        )
     return rows
+
+
+async def _beside(url, model, n_sessions, n_tokens, n_views) -> list[float]:  # type: ignore[no-untyped-def]
+    """Milliseconds of first views, once all the others are at work."""
+    numbers = itertools.count()
+    asking = [asyncio.create_task(_ask_for_gradients(url, model, n_tokens, numbers)) for _ in range(n_sessions)]
+    await asyncio.sleep(IMPATIENT)
+    try:
+        return await _first_views(url, model, n_views)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _ask_for_gradients(url, model, n_tokens, numbers) -> None:  # type: ignore[no-untyped-def]
+    words = "the" + " the" * (n_tokens - 8)
+    while True:  # a new tab where the server was silent for too long
+        with suppress(TimeoutError):
+            query = {"text": f"{next(numbers)} {words}", "model": model, "twin": "0"}
+            async with Session(url, "gradients", query) as session:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(session.open(), IMPATIENT)
+                while True:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(session.put("Text", f"{next(numbers)} {words}"), IMPATIENT)
+
+
+async def _first_views(url, model, n_views) -> list[float]:  # type: ignore[no-untyped-def]
+    times = []
+    for number in range(n_views):
+        start = time.monotonic()
+        text = f"{TEXT.format(WORDS[number % len(WORDS)])} {time.time()}"
+        async with Session(url, "attention", {"text": text, "model": model}) as session:
+            problems = exceptions(await session.open())
+            if problems:
+                raise RuntimeError(problems[0])
+        times.append(1e3 * (time.monotonic() - start))
+        await asyncio.sleep(max(0.0, SECONDS_A_VIEW - (time.monotonic() - start)))
+    return times
 
 
 async def sit(url, number, n_sessions, seconds, megabytes) -> Round:  # type: ignore[no-untyped-def]

@@ -51,7 +51,7 @@ def _page(folder: str, page: str, query: str) -> Callable[[int], Any]:
     name = Path(folder).name
     engine = models.loaded(name).engine
     for parameter, _ in engine._model.named_parameters():
-        engine.weight(parameter).sum()  # from the mapped file into memory
+        engine.weights[parameter].sum()  # from the mapped file into memory
 
     def show(n_tokens: int) -> None:
         app = AppTest.from_file(Path("app.py").absolute(), default_timeout=300)

@@ -35,7 +35,7 @@ from benchmarks.chromium import (
     plain_figures,
     redraw,
     server,
-)  # fmt: skip
+)
 from benchmarks.frame import Row
 
 # 1,024 tokens, a letter each

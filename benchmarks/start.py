@@ -28,10 +28,15 @@ def run(repeats: int) -> list[Row]:
     ours, bare = (1e3 * statistics.median(times[name][1:]) for name in ("ours", "bare"))
     return [
         row(
-            "streamlit run to the first chart", "story-gpt", ours, "ms", against="one constant chart, torch imported",
-            theirs=bare, at_most=1.5,
+            "streamlit run to the first chart",
+            "story-gpt",
+            ours,
+            "ms",
+            against="one constant chart, torch imported",
+            theirs=bare,
+            at_most=1.5,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _first_chart(browser: Browser, script: str, *arguments: str) -> float:

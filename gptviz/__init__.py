@@ -7,24 +7,10 @@
 (6, 4, 4)
 """
 
-import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-# While one thread of torch waits for the next piece of work, it spins: 300,000 times, unless it is told another number
-# before torch is loaded. So long it keeps a core from the browser beside it and from other sessions: a page was new a
-# sixth later. With this number the model is as fast.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-from .catalog import MODELS
-from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
-from .engine import EmptyTextError, Engine, GeneratedToken, NotDownloadedError, load
-from .hooks import ACTIVATIONS
-from .hub import DownloadError
-from .interventions import Part
-from .model import ContextLengthError
-from .tokens import Tokens
-from .trace import Trace
 from .version import __version__
-from .weights import WeightsError
 
 __all__ = [
     "ACTIVATIONS",
@@ -46,3 +32,49 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# Names are loaded when they are first used, so that `gptviz.charts` and `gptviz.numerics` work without torch.
+_MODULES = {
+    "ACTIVATIONS": "hooks",
+    "ConfigError": "config",
+    "ContextLengthError": "model",
+    "DownloadError": "hub",
+    "EmptyTextError": "engine",
+    "Engine": "engine",
+    "GPTConfig": "config",
+    "GPT_CONFIGS": "config",
+    "GPT_CONFIG_124M": "config",
+    "GeneratedToken": "engine",
+    "MODELS": "catalog",
+    "NotDownloadedError": "loading",
+    "Part": "interventions",
+    "Tokens": "tokens",
+    "Trace": "trace",
+    "WeightsError": "checkpoints",
+    "load": "loading",
+}
+
+if TYPE_CHECKING:
+    from .catalog import MODELS
+    from .checkpoints import WeightsError
+    from .config import GPT_CONFIG_124M, GPT_CONFIGS, ConfigError, GPTConfig
+    from .engine import EmptyTextError, Engine, GeneratedToken
+    from .hooks import ACTIVATIONS
+    from .hub import DownloadError
+    from .interventions import Part
+    from .loading import NotDownloadedError, load
+    from .model import ContextLengthError
+    from .tokens import Tokens
+    from .trace import Trace
+else:
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

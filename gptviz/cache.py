@@ -3,8 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
@@ -15,65 +16,82 @@ class ByteCache(Generic[Value]):
     Threads that ask for the same missing key at once wait for one computation. A failed
     computation raises in all of them and leaves nothing behind. One that is given up (what it
     raises is no `Exception`) raises in its own thread alone, and another thread begins anew.
+    No value is None.
     """
 
-    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+    def __init__(self, max_bytes: int, size_of: Callable[[Any, Value], int]) -> None:
+        """`size_of(key, value)` is what the two take, in bytes."""
         self.max_bytes = max_bytes
         self._size_of = size_of
-        self._futures: OrderedDict[Hashable, Future[Value]] = OrderedDict()
-        self._sizes: dict[Hashable, int] = {}
+        self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()  # with the size; the latest used is last
+        self._being_made: dict[Hashable, Future[Value]] = {}
+        self._size = 0
         self._lock = Lock()
 
     @property
     def size(self) -> int:
         """Bytes held now."""
         with self._lock:
-            return sum(self._sizes.values())
+            return self._size
 
-    def __contains__(self, key: Hashable) -> bool:
+    def clear(self) -> None:
+        """Forget all values; those being made are kept once they are there."""
         with self._lock:
-            return key in self._sizes
+            self._held.clear()
+            self._size = 0
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value under `key`, made by `make` if it is not there."""
+    def peek(self, key: Hashable) -> Value | None:
+        """The value under `key`, or None where there is none now. It counts as a use."""
+        with self._lock:
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
+
+    def get(
+        self,
+        key: Hashable,
+        make: Callable[[], Value],
+        wait: Callable[["Future[Value]"], object] = lambda future: future.exception(),
+    ) -> Value:
+        """The value under `key`, made by `make` if it is not there.
+
+        Where another thread is making it, `wait` is called with its future, and returns when that is done.
+        """
         while True:
             with self._lock:
-                future = self._futures.get(key)
-                is_new = future is None
-                if future is None:
-                    future = self._futures[key] = Future()
-                self._futures.move_to_end(key)
-            if is_new:
-                self._fill(key, future, make)
-            try:
-                return future.result()
-            except CancelledError:
-                if not future.cancelled():
-                    raise
+                if key in self._held:
+                    self._held.move_to_end(key)
+                    return self._held[key][0]
+                others = self._being_made.get(key)
+                if others is None:
+                    mine = self._being_made[key] = Future()
+            if others is None:
+                return self._make(key, mine, make)
+            with suppress(CancelledError):
+                wait(others)
+            if not others.cancelled():
+                return others.result()
 
-    def _fill(self, key: Hashable, future: "Future[Value]", make: Callable[[], Value]) -> None:
+    def _make(self, key: Hashable, future: "Future[Value]", make: Callable[[], Value]) -> Value:
         try:
             value = make()
-            size = self._size_of(value)
+            size = self._size_of(key, value)
         except BaseException as error:
             with self._lock:
-                del self._futures[key]
-            if not isinstance(error, Exception):
+                del self._being_made[key]
+            if isinstance(error, Exception):
+                future.set_exception(error)
+            else:
                 future.cancel()
-                raise
-            future.set_exception(error)
-            return
-        future.set_result(value)
+            raise
         with self._lock:
-            if size > self.max_bytes:
-                del self._futures[key]
-                return
-            self._sizes[key] = size
-            self._evict()
-
-    def _evict(self) -> None:
-        for key in list(self._futures):
-            if sum(self._sizes.values()) <= self.max_bytes:
-                return
-            if key in self._sizes:  # not one that is still being made
-                del self._futures[key], self._sizes[key]
+            del self._being_made[key]
+            if size <= self.max_bytes:
+                self._held[key] = value, size
+                self._size += size
+            while self._size > self.max_bytes:
+                _, (_, freed) = self._held.popitem(last=False)
+                self._size -= freed
+        future.set_result(value)
+        return value

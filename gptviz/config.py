@@ -2,6 +2,8 @@
 
 from typing import Any, TypedDict
 
+from .quote import named, quoted
+
 
 class GPTConfig(TypedDict):
     """One model's shape. Seven keys, as in "Build a Large Language Model (From Scratch)"."""
@@ -20,13 +22,7 @@ class ConfigError(ValueError):
 
 
 GPT_CONFIG_124M = GPTConfig(
-    vocab_size=50257,
-    context_length=1024,
-    emb_dim=768,
-    n_heads=12,
-    n_layers=12,
-    drop_rate=0.1,
-    qkv_bias=False,
+    vocab_size=50257, context_length=1024, emb_dim=768, n_heads=12, n_layers=12, drop_rate=0.1, qkv_bias=False
 )
 GPT_CONFIG_355M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1024, "n_layers": 24, "n_heads": 16})
 GPT_CONFIG_774M = GPTConfig(**{**GPT_CONFIG_124M, "emb_dim": 1280, "n_layers": 36, "n_heads": 20})
@@ -46,19 +42,19 @@ def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
     if missing := sorted(expected - set(config)):
         raise ConfigError(f"The configuration lacks {', '.join(missing)}: add it.")
     if unknown := sorted(set(config) - expected):
-        raise ConfigError(f"The configuration has unknown keys: remove {', '.join(unknown)}.")
+        raise ConfigError(f"The configuration has unknown keys: remove {named(', '.join(map(str, unknown)))}.")
 
     for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}: make it a whole number above 0.")
+            raise ConfigError(f"{name} is {quoted(value)}: make it a whole number above 0.")
         if value >= 2**31:
             raise ConfigError(f"{name} is larger than any model's: make it a number below 2,147,483,648.")
     drop_rate = config["drop_rate"]
     if isinstance(drop_rate, bool) or not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
-        raise ConfigError(f"drop_rate is {drop_rate!r}: make it a number from 0 to below 1.")
+        raise ConfigError(f"drop_rate is {quoted(drop_rate)}: make it a number from 0 to below 1.")
     if not isinstance(config["qkv_bias"], bool):
-        raise ConfigError(f"qkv_bias is {config['qkv_bias']!r}: make it True or False.")
+        raise ConfigError(f"qkv_bias is {quoted(config['qkv_bias'])}: make it True or False.")
     if config["emb_dim"] % config["n_heads"]:
         raise ConfigError(
             f"emb_dim ({config['emb_dim']}) is not divisible by n_heads ({config['n_heads']}): "

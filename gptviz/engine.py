@@ -1,37 +1,30 @@
-"""Text -> trace: joins tokens, model, weights and hooks, and lets one run at a time through the model."""
+"""Text -> trace: joins tokens, model, weights and hooks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from . import hub
-from .analysis.sampling import draw, next_token_probabilities
-from .catalog import MODELS
-from .config import GPTConfig
+from .checkpoints import WeightsError
+from .config import GPTConfig, check_config
 from .hooks import ACTIVATIONS, Change, Key, keys, record, replace
-from .interventions import Part, dropout, switched_off
+from .interventions import Part, switched_off
 from .model import ContextLengthError, GPTModel, KeyValueCache, TransformerBlock
+from .numerics.chunks import chunks
+from .numerics.sampling import draw, next_token_probabilities
+from .parameters import Weights
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import WeightsError, dummy_model, exists, load_model, model_without_values, untrained_model
+from .weights import model_without_values
 
-_TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
-_ROWS_OF_LOGITS = 64  # at once, where their gradients are wanted
-
-
-class NotDownloadedError(RuntimeError):
-    """A model of the hub that is not on this machine yet, where downloading was not allowed."""
+TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
 
 
 class EmptyTextError(ValueError):
@@ -39,14 +32,6 @@ class EmptyTextError(ValueError):
 
     def __init__(self) -> None:
         super().__init__(f"The text is empty: type something, or put {END_OF_TEXT} in front.")
-
-
-class DropoutRuns(NamedTuple):
-    """What some runs with dropout gave, one row a run."""
-
-    logits: Array  # [run, vocab_size]: after the last token
-    pattern: Array  # [run, query, key]: one head's weights in that run, before dropout
-    dropped: Array  # [run, query, key]: the same after dropout, so what the values were weighted with
 
 
 @dataclass(frozen=True)
@@ -59,50 +44,31 @@ class GeneratedToken:
     probability: float  # of being drawn, after temperature, top-k and top-p
 
 
-def load(
-    name_or_path: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    seed: int = 0,
-    n_heads: int | None = None,
-    progress: hub.Progress | None = None,
-    allow_download: bool = True,
-) -> "Engine":
-    """Load a model by its name (see `gptviz.MODELS`) or from a path, ready to run texts.
+@dataclass(frozen=True)
+class Session:
+    """The model for one thread, and the ways between NumPy and torch."""
 
-    A path is a folder in Hugging Face form, a safetensors file, or a course checkpoint (.pth,
-    .pt). A hub model that is not on this machine is downloaded first; `progress(bytes so far,
-    bytes in all)` hears of it. `seed` is for `untrained`. `n_heads` is for a course checkpoint,
-    whose shapes do not tell it. `device` is CUDA where there is one, else the CPU.
+    model: GPTModel
+    device: torch.device
 
-    Raises `WeightsError`, `gptviz.hub.DownloadError`, or `NotDownloadedError`.
-    """
-    name = str(name_or_path)
-    if name == "untrained":
-        config = MODELS[name].config
-        return Engine(untrained_model(config, seed), config, name=name, device=device)
-    model, checkpoint = load_model(_path_of(name, progress, allow_download), n_heads=n_heads, mapped=name in MODELS)
-    return Engine(model, checkpoint.config, name=name, notes=checkpoint.notes, device=device)
+    def ids(self, ids: Sequence[int] | NDArray[Any]) -> Tensor:
+        """Token ids as the model takes them: [batch = 1, tokens]."""
+        return torch.tensor(ids, device=self.device)[None]
 
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """A float32 copy on the model's device."""
+        # torch knows neither read-only memory nor negative strides.
+        return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self.device)
 
-def _path_of(name: str, progress: hub.Progress | None, allow_download: bool) -> Path:
-    known = MODELS.get(name)
-    if known is None:
-        path = Path(name)
-        if not exists(path):
-            raise WeightsError(f"{name[:200]!r} is no known model and no path: known are {', '.join(MODELS)}.")
-        return path
-    if known.folder is not None:
-        return known.folder
-    assert known.repo is not None, "a named model has a folder, a repository, or is 'untrained'"
-    cached = hub.cached_folder(known.repo)
-    if cached is None and not allow_download:
-        raise NotDownloadedError(f"{known.title} is not on this machine yet: download it first.")
-    return cached or hub.download(known.repo, progress)
+    def array(self, tensor: Tensor) -> Array:
+        """Read-only float32 of the same shape."""
+        array: Array = tensor.detach().float().cpu().numpy()
+        array.setflags(write=False)
+        return array
 
 
 class Engine:
-    """A loaded model that turns texts into traces. Threads may share it: runs take turns."""
+    """A loaded model that turns texts into traces. Threads may share it."""
 
     def __init__(
         self,
@@ -111,21 +77,45 @@ class Engine:
         *,
         name: str = "model",
         notes: tuple[str, ...] = (),
+        path: Path | None = None,
+        n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
-        """`model` is used as it is from here on, in evaluation mode: do not change it."""
+        """The engine owns `model` from here on, in evaluation mode. `path` is where it was read."""
         self.name = name
+        self.path = path
         self.config = config
-        self.notes = notes
+        self.n_heads_guessed = n_heads_guessed
+        self._notes = notes
         self.tokenizer: Tokenizer = gpt2_tokenizer()
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model = model.to(self._device).eval()
-        self._lock = Lock()
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._free = [self._model]  # modules that no session has now
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        self.weights = Weights(config, names, partial(_read_parameter, self._model))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one should know of these weights, in sentences."""
+        if not self.n_heads_guessed:
+            return self._notes
+        n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
+        guess = (
+            f"The number of heads is a guess: the checkpoint does not say it, so {n_heads} were taken, with {head_dim} "
+            "dimensions each as in the published GPT-2 models. If yours has another number, add it to the path, "
+            "model.pth?n_heads=4, or pass n_heads."
+        )
+        return (guess, *self._notes)
 
     @property
     def tied_head(self) -> bool:
         """Whether the output head is the token embedding."""
         return self._model.tied_head
+
+    @property
+    def n_bytes(self) -> int:
+        """The memory that the weights take; a tied head's counts once."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self._model.parameters())
 
     @property
     def n_parameters(self) -> int:
@@ -151,22 +141,29 @@ class Engine:
         whose names stand in `keep` are captured for all layers in this very pass, and held.
         The parts in `off` are switched off: what each hands on is 0, or with `means` its mean over
         that trace's positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than
-        the model takes, and `ValueError` for a part that it does not have.
+        the model takes, and `ValueError` for a part that it does not have or `means` of another engine.
         """
+        if means is not None and means.engine is not self:
+            raise ValueError("These means are of another engine's run: give a trace of this one.")
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
-        self._check(tokens)
-        keep = set(keep)
+        self.check(tokens)
+        keep, off = set(keep), tuple(off)
         changes = switched_off(off, self.config, None if means is None else partial(_mean_activation, means))
-        with self._recording(keys(keep | {"resid_pre"}, self.config["n_layers"]), changes) as recorded:
-            last_stream = stream = self._model.stream(self._ids(tokens.ids))
+        with (
+            self.session() as session,
+            replace(session.model, changes),
+            record(session.model, keys(keep | {"resid_pre"}, self.config["n_layers"])) as recorded,
+        ):
+            last_stream = stream = session.model.stream(session.ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
                 last_stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
-            logits = self._model.out_head(self._model.final_norm(last_stream))
-        arrays = self._arrays(recorded)
-        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [self._array(stream)]
+            logits = session.model.out_head(session.model.final_norm(last_stream))
+        arrays = self._arrays(session, recorded)
+        borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [session.array(stream[0])]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
-        derive = partial(self._derive, changes=changes)
-        return Trace(tokens, self.config, borders, self._array(logits[:, -1].clone()), derive, kept)
+        last_logits = session.array(logits[0, -1].clone())
+        by_mean = means is not None
+        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, by_mean=by_mean, changes=changes)
 
     def generate(
         self,
@@ -183,10 +180,11 @@ class Engine:
 
         Temperature 0 takes the most probable token; else `seed` makes the draw repeatable.
         Each token is computed with a key-value cache. Past the model's context the window
-        moves on, as in the course, and every token costs a whole run. Raises as `run` does.
+        moves on, as in the course, and every token costs a whole run. Raises as `run` does, `ValueError` where
+        a setting is out of range, and on the way `WeightsError` where the model gives no numbers to choose by.
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
-        self._check(tokens)
+        self.check(tokens)
         return self._generate(list(tokens.ids), max_new_tokens, seed, temperature, top_k, top_p)
 
     def _generate(
@@ -204,6 +202,11 @@ class Engine:
             if len(ids) > self.config["context_length"]:  # positions have moved: the cache is of no use
                 caches, unseen = self._new_caches(), ids[-self.config["context_length"] :]
             logits = self._next_logits(unseen, caches)
+            if not np.isfinite(logits.max()):
+                raise WeightsError(
+                    f"The model's numbers are broken: after {len(ids)} tokens its logits are NaN or infinite. "
+                    "Choose another model, or a checkpoint from before its training went wrong."
+                )
             probabilities = next_token_probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
             id = draw(probabilities, seed, position=len(ids))
             (raw,), (string,) = self.tokenizer.tokens([id]).bytes, self.tokenizer.tokens([id]).strings
@@ -217,176 +220,103 @@ class Engine:
 
     def _next_logits(self, ids: Sequence[int], caches: Sequence[KeyValueCache]) -> Array:
         """[vocab_size]: what follows the tokens in the caches and `ids`."""
-        with self._running():
-            stream = self._model.stream(self._ids(ids), caches)
-            return self._array(self._model.out_head(self._model.final_norm(stream[:, -1:]))[:, 0])
+        with self.session() as session:
+            stream = session.model.stream(session.ids(ids), caches)
+            return session.array(session.model.out_head(session.model.final_norm(stream[:, -1:]))[0, 0])
 
-    def weight(self, name: str) -> Array:
-        """A parameter under its course name, such as `trf_blocks.0.att.W_query.weight` [out, in], read-only.
+    def trace_of(self, tokens: Tokens, streams: Sequence[Array], *, off: Iterable[Part] = ()) -> Trace:
+        """A trace of streams that no run gave, to see what each part of the model makes of them.
 
-        On the CPU it is the model's own memory, not a copy. Raises `KeyError` for an unknown name.
+        `streams` are n_layers + 1 times [pos, emb_dim]: before each block, and after the last. `off` as in `run`.
         """
-        try:
-            parameter = self._model.get_parameter(name)
-        except AttributeError:
-            known = (known for known, _ in self._model.named_parameters(remove_duplicate=False))
-            raise KeyError(f"{name!r} is no parameter of this model; known are: {', '.join(known)}.") from None
-        array: Array = parameter.detach().float().cpu().numpy().view()
-        array.setflags(write=False)
-        return array
+        off = tuple(off)
+        last_logits = self.unembed(streams[-1][-1:])[0]
+        return Trace(self, tokens, streams, last_logits, off=off, changes=switched_off(off, self.config))
 
     def unembed(self, stream: NDArray[Any]) -> Array:
         """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
-        return self._derive(("logits",), None, stream)["logits"]
+        return self.derive(("logits",), None, stream, {})["logits"]
 
-    def finish(self, variants: Mapping[Key, NDArray[Any]]) -> Array:
+    def resume(self, variants: Mapping[Key, NDArray[Any]], changes: Mapping[Key, Change]) -> Array:
         """The last block's stream at the last position, [variant, emb_dim], for other streams than a run's own.
 
-        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's:
-        `resid_pre`, `resid_mid` or `resid_post` of a layer. What follows is run for all as one batch,
-        which those of deeper places join, and they come out in that order. Each variant costs a run of
-        what follows: ask for few at a time, and leave positions out that the last one does not see.
+        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's: `resid_pre`,
+        `resid_mid` or `resid_post` of a layer. The layers that follow are run for all as one batch, with the run's
+        `changes` (see `Trace.changes`); those of deeper places join it, and they come out in that order. Each variant
+        costs a run of these layers: ask for few at a time, and leave out positions that the last one does not see.
         """
         batch: Tensor | None = None
-        for layer, block in enumerate(cast(Sequence[TransformerBlock], self._model.trf_blocks)):
-            for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
-                batch = self._joined(batch, variants.get((name, layer)))
-                if batch is not None:
-                    with self._running():
-                        batch = torch.cat([step(some) for some in batch.split(_TOKENS_AT_ONCE // batch.shape[1] or 1)])
-            batch = self._joined(batch, variants.get(("resid_post", layer)))
-        assert batch is not None, "there is one variant at least"
-        last: Array = batch[:, -1].float().cpu().numpy()
-        return last
+        with self.session() as session, replace(session.model, changes):
+            for layer, block in enumerate(cast(Sequence[TransformerBlock], session.model.trf_blocks)):
+                for name, step in (("resid_pre", block.add_attention), ("resid_mid", block.add_feed_forward)):
+                    batch = _joined(session, batch, variants.get((name, layer)))
+                    if batch is not None:
+                        batch = torch.cat([step(batch[rows]) for rows in _batches(batch)])
+                batch = _joined(session, batch, variants.get(("resid_post", layer)))
+            assert batch is not None, "there is one variant at least"
+            return session.array(batch[:, -1])
 
-    def _joined(self, batch: Tensor | None, more: NDArray[Any] | None) -> Tensor | None:
-        if more is None:
-            return batch
-        return self._tensor(more) if batch is None else torch.cat((batch, self._tensor(more)))
+    def derive(
+        self, names: Sequence[str], layer: int | None, source: NDArray[Any], changes: Mapping[Key, Change]
+    ) -> Mapping[str, Array]:
+        """Activations of one part of the model, for a trace: runs that part alone, with its run's `changes`.
 
-    def dropout_runs(
-        self, tokens: Tokens, rate: float, runs: range, *, seed: int, layer: int, head: int, places: Iterable[str]
-    ) -> DropoutRuns:
-        """Run the text as in training, each time with other numbers dropped.
-
-        `rate` is the share that becomes 0; `places` are some of `embedding`, `attention` and `shortcut`,
-        as the course drops. Run 7 of a seed is the same whichever others are asked for; a head's weights
-        of each run come along. All go as one batch: ask for few. Raises as `run` does.
+        `names` lie in the block `layer`, or outside of the blocks. `source` is the stream that the part reads,
+        [pos, emb_dim], or for the embeddings the ids [pos].
         """
-        self._check(tokens)
-        n_layers = self.config["n_layers"]
-        sites: list[Key] = [("drop_emb", None)] if "embedding" in (places := set(places)) else []
-        for place in ("attention", "shortcut"):
-            sites += [(f"drop_{place}", at) for at in range(n_layers)] if place in places else []
-        change = dropout(rate, [(seed, run) for run in runs])
-        watched: list[Key] = [("pattern", layer), ("drop_attention", layer)]
-        with self._recording(watched, dict.fromkeys(sites, change)) as recorded:
-            stream = self._model.stream(self._ids(tokens.ids).expand(len(runs), -1))
-            logits = self._model.out_head(self._model.final_norm(stream[:, -1]))
-        of_head = (recorded[key][:, head] for key in watched)
-        return DropoutRuns(*(tensor.float().cpu().numpy() for tensor in (logits, *of_head)))
+        wanted: list[Key] = [(name, layer) for name in names]
+        with (
+            self.session() as session,
+            replace(session.model, changes),
+            record(session.model, wanted, stop=True) as recorded,
+        ):
+            if layer is not None:
+                session.model.trf_blocks[layer](session.tensor(source)[None])
+            elif names[0] in ("embed", "pos_embed"):
+                session.model.embed(session.ids(source))
+            else:
+                normed = session.model.final_norm(session.tensor(source)[None])
+                if "logits" in names:
+                    session.model.out_head(normed)
+        return {name: array for (name, _), array in self._arrays(session, recorded).items()}
 
-    def gradient_norms(self, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
-        """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
+    @contextmanager
+    def session(self, *, gradients: bool = False) -> Iterator[Session]:
+        """The model, for this thread alone: hooks in it see no other thread's pass.
 
-        Parameters under their course names; a tied head has its part in the token embedding's. The model
-        is in evaluation mode and keeps no gradient. Raises as `run` does, and `ValueError` for one token.
+        Nobody waits: while one thread has the model, others get modules of their own on the same memory. In inference
+        mode, or with `gradients` of what goes in; the weights keep none. Leave the modules as they were.
         """
-        self._check(tokens)
-        if len(tokens) < 2:
-            raise ValueError("One token alone has no next token to foresee, so there is no loss: add a second.")
-        norms: dict[str, float] = {}
+        try:
+            model = self._free.pop()
+        except IndexError:
+            model = self.modules()
+        try:
+            with torch.enable_grad() if gradients else torch.inference_mode():
+                yield Session(model, self.device)
+        finally:
+            self._free.append(model)
 
-        def measure(name: str, parameter: Tensor) -> None:
-            assert parameter.grad is not None, "the hook is called with a gradient"
-            norms[name] = parameter.grad.norm().item()
-            parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
-
-        # A model of its own on the same memory: the shared one stays as it is.
-        model = model_without_values(self.config, tied_head=self.tied_head).eval()
+    def modules(self, config: GPTConfig | None = None) -> GPTModel:
+        """The model's modules once more, on the same memory, such as for gradients of the weights."""
+        model = model_without_values(config or self.config, tied_head=self.tied_head).eval()
         model.load_state_dict(self._model.state_dict(), assign=True)
         if self.tied_head:
             model.tie_head()
-        parameters = dict(model.requires_grad_().named_parameters())
-        head = "tok_emb.weight" if self.tied_head else "out_head.weight"  # has its gradient in pieces
-        for name, parameter in parameters.items():
-            if name != head:
-                parameter.register_post_accumulate_grad_hook(partial(measure, name))
-        with torch.enable_grad(), replace(model, switched_off(off, self.config)):
-            loss = _go_back(model, self._ids(tokens.ids))
-        measure(head, parameters[head])
-        return loss, {name: norms[name] for name in parameters}
+        return model.requires_grad_(False)
 
-    def input_gradients(self, streams: NDArray[Any], position: int, token: int) -> tuple[Array, Array]:
-        """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
+    def with_heads(self, n_heads: int) -> "Engine":
+        """An engine with the same weights, in the same memory, cut into another number of heads.
 
-        `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
-        [variant, pos, emb_dim]. Later positions have gradient 0.
+        For checkpoints that do not say how many they have. Raises `ConfigError` for a number that does not divide
+        `emb_dim`.
         """
-        values, gradients = [], []
-        for some in torch.split(self._tensor(streams), max(1, _TOKENS_AT_ONCE // streams.shape[1])):
-            entering = some.detach().requires_grad_()
-            with self._lock, torch.enable_grad():
-                x = entering
-                for block in self._model.trf_blocks:
-                    x = block(x)
-                logits = self._model.out_head(self._model.final_norm(x[:, position]))
-                value = torch.log_softmax(logits, dim=-1)[:, token]
-                (gradient,) = torch.autograd.grad(value.sum(), entering)
-            values.append(value.detach().cpu().numpy())
-            gradients.append(gradient.cpu().numpy())
-        return np.concatenate(values), np.concatenate(gradients)
+        config = check_config({**self.config, "n_heads": n_heads})
+        model = self.modules(config)
+        return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self.device)
 
-    def untrained_twin(self, seed: int = 0) -> "Engine":
-        """An engine of the same shape with random weights."""
-        model = untrained_model(self.config, seed, tied_head=self.tied_head)
-        return Engine(model, self.config, name=f"{self.name}, untrained", device=self._device)
-
-    def dummy_logits(self, texts: Sequence[Tokens], *, seed: int = 0) -> list[Array]:
-        """What the course's DummyGPTModel of this shape says after each text: logits [vocab_size] each."""
-        model = dummy_model(self.config, seed)
-        with torch.inference_mode():
-            streams = [model.stream(torch.tensor(tokens.ids)[None])[:, -1] for tokens in texts]
-            return [self._array(model.out_head(model.final_norm(stream))) for stream in streams]
-
-    def _derive(
-        self,
-        names: Sequence[str],
-        layer: int | None,
-        source: NDArray[Any],
-        *,
-        changes: Mapping[Key, Change] | None = None,
-    ) -> Mapping[str, Array]:
-        """Run the part of the model in which `names` lie on `source`; see `gptviz.trace.Derive`."""
-        changes = {key: change for key, change in (changes or {}).items() if key[1] == layer}
-        with self._recording([(name, layer) for name in names], changes, stop=True) as recorded:
-            if layer is not None:
-                self._model.trf_blocks[layer](self._tensor(source)[None])
-            elif names[0] in ("embed", "pos_embed"):
-                self._model.embed(self._ids(source))
-            else:
-                normed = self._model.final_norm(self._tensor(source)[None])
-                if "logits" in names:
-                    self._model.out_head(normed)
-        return {name: array for (name, _), array in self._arrays(recorded).items()}
-
-    # --- one run at a time ---------------------------------------------------------------------
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Hold the model: hooks of one run would else record another thread's."""
-        with self._lock, torch.inference_mode():
-            yield
-
-    @contextmanager
-    def _recording(
-        self, wanted: Iterable[Key], changes: Mapping[Key, Change] | None = None, *, stop: bool = False
-    ) -> Iterator[dict[Key, Tensor]]:
-        """Record what the model goes on with, after the `changes`; with `stop`, until all that is wanted is there."""
-        with self._running(), replace(self._model, changes or {}), record(self._model, wanted, stop=stop) as recorded:
-            yield recorded
-
-    def _check(self, tokens: Tokens) -> None:
+    def check(self, tokens: Tokens) -> None:
+        """Raise as `run` does where the model does not take these tokens."""
         if not tokens.ids:
             raise EmptyTextError
         if len(tokens) > self.config["context_length"]:
@@ -397,50 +327,31 @@ class Engine:
                 "it was made for another tokenizer."
             )
 
-    # --- between NumPy and torch ---------------------------------------------------------------
-
-    def _ids(self, ids: Sequence[int] | NDArray[Any]) -> Tensor:
-        """[batch = 1, tokens]"""
-        return torch.tensor(ids, device=self._device)[None]
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        # A copy: torch knows no read-only memory. It knows no negative strides either.
-        return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self._device)
-
-    def _arrays(self, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
-        return {key: self._array(tensor, by_head=ACTIVATIONS[key[0]].by_head) for key, tensor in recorded.items()}
-
-    def _array(self, tensor: Tensor, *, by_head: bool = False) -> Array:
-        """Without the batch, as read-only float32; with `by_head` the last axis is split into head, head_dim."""
-        if by_head:
-            n_heads = self.config["n_heads"]
-            tensor = tensor.unflatten(-1, (n_heads, tensor.shape[-1] // n_heads))
-        array: Array = tensor[0].float().cpu().numpy()
-        array.setflags(write=False)
-        return array
+    def _arrays(self, session: Session, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
+        """Without the batch; joined heads are split into [head, head_dim]."""
+        n_heads = self.config["n_heads"]
+        return {
+            key: session.array(value[0].unflatten(-1, (n_heads, -1)) if ACTIVATIONS[key[0]].by_head else value[0])
+            for key, value in recorded.items()
+        }
 
 
-def _go_back(model: GPTModel, ids: Tensor) -> float:
-    """Back-propagate the mean loss of the ids' own next ones, [batch = 1, tokens]; gives it, in nats.
+def _read_parameter(model: GPTModel, name: str) -> Array:
+    """Read-only; on the CPU it is the model's own memory."""
+    array: Array = model.get_parameter(name).detach().float().cpu().numpy().view()
+    array.setflags(write=False)
+    return array
 
-    A few positions' logits at a time. Of a long text only the stream between blocks is held until then, and each
-    block is run once more on the way back (Chen et al. 2016): it takes longer, and a third of the memory.
-    """
-    is_long = ids.numel() > _ROWS_OF_LOGITS
-    stream = model.embed(ids)
-    for block in model.trf_blocks:
-        stream = checkpoint(block, stream, use_reentrant=False) if is_long else block(stream)
-    normed = model.final_norm(stream)
-    ends, n_losses = normed.detach().requires_grad_(), ids.numel() - 1
-    total = 0.0
-    for start in range(0, n_losses, _ROWS_OF_LOGITS):
-        rows = slice(start, min(start + _ROWS_OF_LOGITS, n_losses))
-        logits, following = model.out_head(ends[0, rows]), ids[0, rows.start + 1 : rows.stop + 1]
-        loss = F.cross_entropy(logits, following, reduction="sum") / n_losses
-        loss.backward()
-        total += loss.item()
-    normed.backward(ends.grad)
-    return total
+
+def _joined(session: Session, batch: Tensor | None, more: NDArray[Any] | None) -> Tensor | None:
+    if more is None:
+        return batch
+    return session.tensor(more) if batch is None else torch.cat((batch, session.tensor(more)))
+
+
+def _batches(batch: Tensor) -> Iterator[slice]:
+    """The rows of [variant, pos, emb_dim] that are run at once."""
+    return chunks(len(batch), TOKENS_AT_ONCE // batch.shape[1])
 
 
 def _mean_activation(trace: Trace, name: str, layer: int) -> Array:

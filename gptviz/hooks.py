@@ -76,7 +76,7 @@ class _HasAllError(Exception):
 def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> Iterator[dict[Key, Tensor]]:
     """While inside, forward passes of `model` fill the dict that this gives: key -> tensor with batch.
 
-    Hooks see every pass through the model, whichever thread makes it: hold the engine's lock.
+    Hooks see every pass through the model, whichever thread makes it: run them in `Engine.session`.
     They are gone when the block ends, also by an error. With `stop` the block ends as soon as
     all that is wanted is there: what the model would compute after that is left out.
     """
@@ -100,7 +100,7 @@ def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> It
 def replace(model: nn.Module, changes: Mapping[Key, Change]) -> Iterator[None]:
     """While inside, forward passes of `model` go on with what `changes` make of these activations.
 
-    The model's weights are not touched. As with `record`, hold the engine's lock. What is
+    The model's weights are not touched. As with `record`, run them in `Engine.session`. What is
     recorded inside of this block is what the model went on with.
     """
     handles = []

@@ -1,7 +1,9 @@
 """Weights from the Hugging Face hub: what is on disk, the download with progress, and the check of what came."""
 
 import hashlib
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 
 _FILES = ("config.json", "model.safetensors")
+_CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class DownloadError(RuntimeError):
@@ -51,11 +54,44 @@ def remove_damaged(repo: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     found = [Path(path) for file in _FILES if isinstance(path := try_to_load_from_cache(repo, file), str)]
-    named = [path for path in found if path.is_symlink()]  # where there are no links, the name tells nothing
-    damaged = [path for path in named if _checksum(path, len(path.resolve().name)) != path.resolve().name]
+    damaged = [path for path in found if (known := known_checksum(path)) and checksum_of(path, len(known)) != known]
     for path in damaged:
         _remove(path)
     return bool(damaged)
+
+
+def look_through_once(folder: Path, look: Callable[[], object]) -> None:
+    """Call `look`, unless the weights in this folder of the cache have stood it before; what it raises comes through.
+
+    That they have is remembered by their checksum, which the cache gives as the file's name. Where the cache has no
+    such names or cannot be written, `look` is called each time.
+    """
+    checksum = known_checksum(folder / _FILES[-1])
+    marker = folder.parents[1] / ".looked-through" / checksum if checksum else None
+    if marker is not None and marker.exists():
+        return
+    look()
+    if marker is not None:
+        with suppress(OSError):
+            marker.parent.mkdir(exist_ok=True)
+            marker.touch()
+
+
+def known_checksum(file: Path) -> str | None:
+    """The checksum that the hub gave for a file (see `checksum_of`), or None. Never asks the network.
+
+    In the cache a file is a link to its content, which is named by it; where `hf download --local-dir` put it, it
+    stands in a file beside it.
+    """
+    if file.is_symlink():
+        word = file.resolve().name
+    else:
+        metadata = file.parent / ".cache" / "huggingface" / "download" / f"{file.name}.metadata"  # commit, ETag, time
+        try:
+            word = metadata.read_text(encoding="utf-8").splitlines()[1].strip()
+        except (OSError, ValueError, IndexError):
+            return None
+    return word if _CHECKSUM.fullmatch(word) else None
 
 
 def _remove(path: Path) -> None:
@@ -67,14 +103,15 @@ def _remove(path: Path) -> None:
 def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    metadata = get_hf_file_metadata(hf_hub_url(repo, file))
+    # The repositories are public, so whoever is logged in to the hub on this machine is nobody's business: token=False.
+    metadata = get_hf_file_metadata(hf_hub_url(repo, file), token=False)
     # By its branch, not by metadata.commit_hash: the cache then knows which commit the branch is, without a network.
     tqdm_class = _reporting_to(progress) if progress and file == _FILES[-1] else None
-    path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class))
+    path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class, token=False))
     if path.parent.name != metadata.commit_hash:
         raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
     # huggingface_hub checks the size alone.
-    if metadata.etag and _checksum(path, len(metadata.etag)) != metadata.etag:
+    if metadata.etag and checksum_of(path, len(metadata.etag)) != metadata.etag:
         _remove(path)
         raise DownloadError(
             f"The download of {file} from {repo} came damaged (its checksum is wrong) and was removed: try again."
@@ -84,11 +121,11 @@ def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
 
 def _reporting_to(progress: Progress) -> type[Any]:
     """A silent progress bar class, as huggingface_hub takes it, that tells `progress` instead."""
-    from tqdm import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Reporter(tqdm):
         def __init__(self, *args: Any, name: str | None = None, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
             self.total, self.n = kwargs.get("total") or 0, kwargs.get("initial") or 0
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -99,7 +136,7 @@ def _reporting_to(progress: Progress) -> type[Any]:
     return Reporter
 
 
-def _checksum(path: Path, n_digits: int) -> str:
+def checksum_of(path: Path, n_digits: int) -> str:
     """What the hub gives as ETag: the sha256 of a large file, the sha1 of a small one as Git stores it."""
     with path.open("rb") as file:
         if n_digits == 64:

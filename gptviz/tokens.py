@@ -4,15 +4,16 @@ import codecs
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
-import regex  # a requirement of tiktoken
+import numpy as np
 import tiktoken
+from numpy.typing import NDArray
 
 VOCAB_BPE = Path(__file__).parent / "data" / "gpt2-bpe" / "vocab.bpe"
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -23,7 +24,12 @@ END_OF_TEXT_ID = 50256
 _WORD_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _LONE_SURROGATE = re.compile("([\ud800-\udfff])")
 _VISIBLE_WHITESPACE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
-_DRAWN_AS_NOTHING = regex.compile(r"[\p{Default_Ignorable_Code_Point}\u2800]")  # fillers, variation selectors, blanks
+# Fillers, variation selectors, blanks: Unicode's Default_Ignorable_Code_Point, but for controls and formats, and the
+# Braille blank.
+_DRAWN_AS_NOTHING = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_WINDOW = 64  # characters in which a word is looked for first: few are longer
 
 
 class TokenizerDataError(RuntimeError):
@@ -46,6 +52,11 @@ class Tokens:
         return tuple(
             END_OF_TEXT if id == END_OF_TEXT_ID else display(raw) for id, raw in zip(self.ids, self.bytes, strict=True)
         )
+
+    @property
+    def key(self) -> Hashable:
+        """The ids in few bytes, to find a text's results by."""
+        return np.array(self.ids, dtype=np.uint32).tobytes()
 
     @cached_property
     def text(self) -> str:
@@ -90,10 +101,14 @@ class Tokenizer:
     def __init__(self, vocab_bpe: Path = VOCAB_BPE) -> None:
         self._ranks = _ranks_of_bytes(_read_checked(vocab_bpe))
         self._encoding = tiktoken.Encoding(
-            "gpt2",
-            pat_str=_WORD_PATTERN,
-            mergeable_ranks=self._ranks,
-            special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+            "gpt2", pat_str=_WORD_PATTERN, mergeable_ranks=self._ranks, special_tokens={END_OF_TEXT: END_OF_TEXT_ID}
+        )
+        # What the pattern does not match, tiktoken drops: this one gives back a text's first word alone.
+        self._first_word = tiktoken.Encoding(
+            "first word",
+            pat_str=rf"\A(?:{_WORD_PATTERN})",
+            mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+            special_tokens={},
         )
 
     @property
@@ -130,9 +145,27 @@ class Tokenizer:
         return f"<id_{id}>".encode()
 
     def words(self, text: str) -> list[str]:
-        """The words that are encoded each on its own; joined, they are the text again."""
+        """The words that are encoded each on its own; joined, they are the text again.
+
+        tiktoken cuts them: by another library's table of Unicode some would not be those that the ids are made of.
+        """
         parts = _LONE_SURROGATE.split(text)  # every second one is a surrogate: a word of its own, as in `encode`
-        return [word for part in parts for word in regex.findall(_WORD_PATTERN, part)]
+        return [
+            word
+            for part in parts
+            for word in ([part] if _LONE_SURROGATE.fullmatch(part) else self._words_of_characters(part))
+        ]
+
+    def _words_of_characters(self, text: str) -> Iterator[str]:
+        start, window = 0, _WINDOW
+        while start < len(text):
+            seen = text[start : start + window]
+            word = self._first_word.decode(self._first_word.encode_ordinary(seen))
+            if len(word) + 1 >= len(seen) and start + window < len(text):  # what comes next may belong to it
+                window *= 2
+                continue
+            yield word
+            start, window = start + len(word), _WINDOW
 
     def merges(self, word: str) -> list[Merge]:
         """How one word of `words` is put together, merge by merge, from single bytes to its tokens."""
@@ -152,6 +185,12 @@ class Tokenizer:
 def gpt2_tokenizer() -> Tokenizer:
     """The one shared tokenizer; it is read-only."""
     return Tokenizer()
+
+
+def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
+    """Each id's token as `display` shows it."""
+    listed: list[Any] = np.asarray(ids).tolist()
+    return gpt2_tokenizer().tokens(listed).strings
 
 
 def display(raw: bytes) -> str:

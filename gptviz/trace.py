@@ -1,28 +1,31 @@
 """What one run of the model left behind: read-only arrays under well-known names."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .analysis.ranking import strings_of, top_ids
-from .analysis.sampling import next_token_probabilities
 from .cache import ByteCache
 from .config import GPTConfig
-from .hooks import ACTIVATIONS, PER_LAYER, Key, check_name
-from .tokens import Tokens
+from .hooks import ACTIVATIONS, PER_LAYER, Change, Key, check_name
+from .numerics.ranking import top_ids
+from .numerics.sampling import next_token_probabilities
+from .tokens import Tokens, strings_of
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .interventions import Part
+    from .parameters import Weights
 
 Array = NDArray[np.float32]
-# (names, layer, what goes in) -> arrays: runs the one part of the model in which `names` lie. What
-# goes in is the stream [pos, emb_dim], or for the embeddings the ids [pos].
-Derive = Callable[[Sequence[str], int | None, NDArray[Any]], Mapping[str, Array]]
 
 # Quadratic in the text's length, or vocab_size wide: derived one at a time. All else of a
 # block is small, and comes together from one run of that block.
 _LARGE = frozenset({"attn_scores", "pattern", "logits"})
 _SMALL_OF_BLOCK = tuple(name for name in ACTIVATIONS if name in PER_LAYER - _LARGE - {"resid_pre", "resid_post"})
+_TOKEN_BYTES = 200  # a token's id, bytes and string, each a Python object
 
 
 class Trace:
@@ -35,32 +38,52 @@ class Trace:
 
     def __init__(
         self,
+        engine: "Engine",
         tokens: Tokens,
-        config: GPTConfig,
         stream: Sequence[Array],
         last_logits: Array,
-        derive: Derive,
+        *,
         kept: Mapping[Key, Array] | None = None,
+        off: "Sequence[Part]" = (),
+        by_mean: bool = False,
+        changes: Mapping[Key, Change] | None = None,
     ) -> None:
-        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim]."""
+        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim].
+
+        `off` are the parts that were switched off in the run, to their means if `by_mean` and else to zero, and
+        `changes` are what did it: all that is computed from this trace later is changed in the same way.
+        """
+        self.engine = engine
         self.tokens = tokens
-        self.config = config
+        self.config: GPTConfig = engine.config
+        self.off = tuple(off)
+        self.by_mean = by_mean
+        self.changes = dict(changes or {})
         self._stream = tuple(stream)
         self._last_logits = last_logits
-        self._derive = derive
         self._kept = dict(kept or {})
         # Room for one block's activations, whichever it is: GPT-2 small stays below 10 MB a
         # trace at 64 tokens and 120 MB at 1,024. The small ones of a block are 17 times its
         # stream, and the pattern is [head, query, key].
         stream_bytes = sum(array.nbytes for array in self._stream)
-        block_bytes = 4 * len(tokens) * max(17 * config["emb_dim"], config["n_heads"] * len(tokens))
+        block_bytes = 4 * len(tokens) * max(17 * self.config["emb_dim"], self.config["n_heads"] * len(tokens))
         self._derived: ByteCache[Any] = ByteCache(max(2_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
+
+    @property
+    def weights(self) -> "Weights":
+        """The parameters of the model that made this trace."""
+        return self.engine.weights
 
     @property
     def max_bytes(self) -> int:
         """The most bytes that this trace comes to hold."""
         fixed = (*self._stream, self._last_logits, *self._kept.values())
-        return sum(array.nbytes for array in fixed) + self._derived.max_bytes
+        return sum(array.nbytes for array in fixed) + self._derived.max_bytes + _TOKEN_BYTES * len(self)
+
+    @property
+    def key(self) -> Hashable:
+        """What was run: the same for two traces of one engine that hold the same numbers."""
+        return self.tokens.key, self.off, self.by_mean
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -108,15 +131,24 @@ class Trace:
         if ("logits", None) in self._kept:
             return self._kept["logits", None][positions]
         if isinstance(positions, slice):
-            return self._derive_logits(positions)
+            return self.unembed(self._stream[-1][positions])
         position = range(len(self))[positions]
         if position == len(self) - 1:
             return self._last_logits
         row = slice(position, position + 1)
-        return self._derived.get(("logits", position), lambda: self._derive_logits(row)[0])
+        return self._derived.get(("logits", position), lambda: self.unembed(self._stream[-1][row])[0])
 
-    def _derive_logits(self, rows: slice) -> Array:
-        return self._derive(("logits",), None, self._stream[-1][rows])["logits"]
+    def unembed(self, stream: NDArray[Any]) -> Array:
+        """The final norm and the output head: [pos, emb_dim] of any stream -> logits [pos, vocab_size]."""
+        return self.engine.unembed(stream)
+
+    def resume(self, variants: Mapping[Key, NDArray[Any]]) -> Array:
+        """Run on from other streams than this run's own, with the same parts off: see `Engine.resume`."""
+        return self.engine.resume(variants, self.changes)
+
+    def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
+        changes = {key: change for key, change in self.changes.items() if key[1] == layer}
+        return self.engine.derive(names, layer, source, changes)
 
     def top_k(self, position: int = -1, k: int = 10, temperature: float = 1.0) -> pd.DataFrame:
         """The k most probable next tokens after `position`, one a row, the most probable first.
@@ -128,15 +160,10 @@ class Trace:
         probabilities = next_token_probabilities(logits, temperature=temperature)
         ids = top_ids(logits, k)
         return pd.DataFrame(
-            {
-                "token": strings_of(ids),
-                "id": ids,
-                "logit": logits[ids],
-                "probability": probabilities[ids],
-            }
+            {"token": strings_of(ids), "id": ids, "logit": logits[ids], "probability": probabilities[ids]}
         )
 
 
-def _bytes_of(value: Any) -> int:
+def _bytes_of(_key: object, value: Any) -> int:
     arrays = value.values() if isinstance(value, Mapping) else [value]
     return sum(array.nbytes for array in arrays)

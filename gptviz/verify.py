@@ -1,68 +1,209 @@
-"""Checks that a model computes what GPT-2 computes: identities for any model, published facts for known ones."""
+"""Checks that a model computes what GPT-2 computes, and that its weights are those of its file.
 
-from collections.abc import Iterator
+Every step of every block is recomputed in float64 from the formulas (`gptviz.analysis.arithmetic`), which share no
+code with the model. For models with a name there are published facts, too.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .analysis.sampling import log_softmax
+from .analysis import arithmetic
+from .catalog import MODELS
+from .checkpoints import WeightsError
 from .engine import Engine
+from .hooks import ACTIVATIONS
+from .hub import checksum_of, known_checksum
+from .interventions import Part
+from .numerics.sampling import log_softmax, next_token_probabilities
 from .trace import Trace
+from .weights import read_checkpoint
 
 TEXT = "When Mary and John went to the store, John gave a drink to Mary."
+_CARDS_CHECKSUM = re.compile(r"^\| sha256 \| ([0-9a-f]{64}) \|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was compared, the figure found, and whether it holds."""
+    """One check: what was compared, the figure found, and whether it holds (None: there is nothing to compare with)."""
 
     name: str
     figure: str
-    passed: bool
+    passed: bool | None
 
 
 def checks(engine: Engine) -> list[Check]:
-    """All checks for this model: the identities, and what was published about it, where its name is known."""
-    limit = engine.config["context_length"]
-    trace = engine.run(engine.tokenize(TEXT)[:limit], keep=("pattern", "z", "attn_out", "mlp_out"))
-    return [*_identities(engine, trace), *_PUBLISHED.get(engine.name, _nothing)(engine)]
+    """All checks for this model: its file, every step, and what was published about it, where its name is known."""
+    tokens = engine.tokenize(TEXT)[: engine.config["context_length"]]
+    trace = engine.run(tokens, keep=ACTIVATIONS)  # all captured in one pass, so that each step reads what the last made
+    with np.errstate(all="ignore"):  # a broken model's infinities are failed checks, not warnings
+        return [
+            *_file(engine),
+            *_steps(engine, trace),
+            *_small_streams(engine, trace),
+            *_whole_run(engine, trace),
+            *_PUBLISHED.get(engine.name, _nothing)(engine),
+        ]
 
 
-def _identities(engine: Engine, trace: Trace) -> Iterator[Check]:
+# --- the file ----------------------------------------------------------------------------------
+
+
+def _file(engine: Engine) -> Iterator[Check]:
+    """Whether the file is the published one, and the weights in memory are the file's."""
+    if engine.path is None:
+        yield Check("the weights", "come from no file, so there is none to compare them with", None)
+        return
+    n_known = 0
+    for file in _files(engine.path):
+        known, whose = _published_checksum(engine, file)
+        if known:
+            n_known += 1
+            same = checksum_of(file, len(known)) == known
+            figure = f"as {whose}" if same else f"another than {whose}: get the file again"
+            yield Check(f"the checksum of {file.name}", figure, same)
+    if not n_known:
+        yield Check("the file itself", "cannot be vouched for: nothing says which weights it should hold", None)
+    yield _in_memory(engine, engine.path)
+
+
+def _files(path: Path) -> list[Path]:
+    """What a model is read from."""
+    if not path.is_dir():
+        return [path]
+    config, single = path / "config.json", path / "model.safetensors"
+    weights = [single] if single.exists() else sorted(path.glob("*.safetensors"))
+    return [*([config] if config.exists() else []), *weights]
+
+
+def _published_checksum(engine: Engine, file: Path) -> tuple[str | None, str]:
+    """The file's checksum according to the bundled model's card or the hub, where one of them knows it; and which."""
+    model = MODELS.get(engine.name)
+    if model is None or model.folder is None:
+        return known_checksum(file), "the hub's"
+    if file.suffix != ".safetensors":
+        return None, ""
+    found = _CARDS_CHECKSUM.search((model.folder / "card.md").read_text(encoding="utf-8"))
+    return found[1] if found else None, "the card's"
+
+
+def _in_memory(engine: Engine, path: Path) -> Check:
+    """Every weight in memory against the file, which is read a second time."""
+    name = "the weights in memory are the file's"
+    try:
+        # The bundled and the hub's files stay as they are, so they are mapped: no second copy is made.
+        checkpoint = read_checkpoint(path, n_heads=engine.config["n_heads"], mapped=engine.name in MODELS)
+    except WeightsError as error:
+        return Check(name, f"the file cannot be read a second time ({error})", False)
+    tensors = dict(checkpoint.tensors)
+    if checkpoint.tied_head:
+        tensors["out_head.weight"] = tensors["tok_emb.weight"]
+    differing = [name for name, tensor in tensors.items() if not _is_weight(engine, name, tensor.float().numpy())]
+    if checkpoint.config != engine.config:
+        differing.append("the configuration")
+    if differing:
+        return Check(name, f"{len(differing)} of {len(tensors)} differ, such as {differing[0]}", False)
+    return Check(name, f"all {len(tensors)} tensors are", True)
+
+
+def _is_weight(engine: Engine, name: str, values: ArrayLike) -> bool:
+    try:
+        return np.array_equal(engine.weights[name], values)
+    except KeyError:
+        return False
+
+
+# --- every step --------------------------------------------------------------------------------
+
+
+def _steps(engine: Engine, trace: Trace) -> Iterator[Check]:
+    """Every step of every layer, recomputed in float64."""
+    for step in arithmetic.STEPS.values():
+        layers = range(engine.config["n_layers"]) if step.in_block else [None]
+        yield _step(step.title, (arithmetic.check(trace, step, layer) for layer in layers))
+
+
+def _small_streams(engine: Engine, trace: Trace) -> Iterator[Check]:
+    """Every norm on streams so small that its eps counts; in a run's own, an error in it may be lost in rounding."""
     layers = range(engine.config["n_layers"])
-    pattern = np.stack([trace["pattern", layer] for layer in layers])
-    yield _close(
-        "the embeddings' sum enters the first block", trace["embed"] + trace["pos_embed"], trace["resid_pre", 0]
+    streams = [*(trace["resid_pre", layer] for layer in layers), trace["resid_post", layers[-1]]]
+    small = [np.float32(1e-3) * stream / stream.std(axis=-1, keepdims=True) for stream in streams]
+    # Without attention, the second norm reads the small stream, too.
+    probe = engine.trace_of(trace.tokens, small, off=[Part("attention", layer) for layer in layers])
+    for key in ("norm1", "norm2", "final_norm"):
+        step = arithmetic.STEPS[key]
+        found = (arithmetic.check(probe, step, layer) for layer in (layers if step.in_block else [None]))
+        yield _step(f"{step.title} of a stream of standard deviation 0.001", found)
+
+
+def _step(title: str, found: Iterable[arithmetic.StepCheck]) -> Check:
+    by_layer = list(found)
+    shares = [one.share for one in by_layer]
+    worst = int(np.argmax(shares))  # a NaN is the largest
+    n_cells = sum(one.n_cells for one in by_layer)
+    if all(one.passed for one in by_layer):
+        return Check(title, f"{n_cells:,} cells, the worst with {shares[worst]:.0%} of what float32 allows", True)
+    where = (
+        f"layer {worst}, cell {by_layer[worst].at}" if by_layer[worst].step.in_block else f"cell {by_layer[worst].at}"
     )
-    yield _close("each row of every pattern sums to 1", pattern.sum(axis=-1), np.ones(pattern.shape[:-1]))
-    yield _close("no weight on the future", np.triu(pattern, k=1), np.zeros_like(pattern))
+    return Check(title, f"{where} is off by {shares[worst]:.3g} times what float32 allows", False)
+
+
+# --- the whole run -----------------------------------------------------------------------------
+
+
+def _whole_run(engine: Engine, trace: Trace) -> Iterator[Check]:
+    """What lies between the steps: the embeddings, the last logits, and generation with its cache."""
+    ids = list(trace.tokens.ids)
     yield _close(
-        "z = pattern @ v",
-        [np.einsum("hqk,khd->qhd", trace["pattern", layer], trace["v", layer]) for layer in layers],
-        [trace["z", layer] for layer in layers],
+        "the embeddings are the tokens' and the positions' own, and their sum enters the first block",
+        np.stack((trace["embed"], trace["pos_embed"], trace["resid_pre", 0])),
+        np.stack(_embeddings(engine, ids)),
     )
+    fused = engine.run(trace.tokens)  # nobody listens inside of attention, so it is PyTorch's kernel that computes it
+    layers = range(engine.config["n_layers"])
     yield _close(
-        "resid_mid = resid_pre + attn_out",
-        [trace["resid_pre", layer] + trace["attn_out", layer] for layer in layers],
-        [trace["resid_mid", layer] for layer in layers],
+        "PyTorch's fused attention finds what attention step by step does",
+        np.stack([fused["z", layer] for layer in layers]),
+        np.stack([trace["z", layer] for layer in layers]),
+        tolerance=1e-4,
     )
-    yield _close(
-        "resid_post = resid_mid + mlp_out",
-        [trace["resid_mid", layer] + trace["mlp_out", layer] for layer in layers],
-        [trace["resid_post", layer] for layer in layers],
-    )
-    head = engine.weight("out_head.weight").astype(np.float64)
-    yield _close("logits = final_norm_out @ out_head", trace["final_norm_out"] @ head.T, trace["logits"])
+    yield _close("and ends with the same logits", fused.logits_at(-1), trace.logits_at(-1), tolerance=1e-4)
     finite = bool(np.isfinite(trace["logits"]).all())
     yield Check("every logit is a number", "all finite" if finite else "some are NaN or infinite", finite)
+    if finite:
+        yield _generation(engine, trace)
+
+
+def _embeddings(engine: Engine, ids: list[int]) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
+    token = engine.weights.w_e[ids]
+    position = engine.weights.w_pos[: len(ids)]
+    return token, position, token.astype(np.float64) + position
+
+
+def _generation(engine: Engine, trace: Trace) -> Check:
+    """Three tokens from the key-value cache against a whole run each."""
+    tokens = trace.tokens[: max(1, engine.config["context_length"] - 3)]
+    n_new = min(3, engine.config["context_length"] - len(tokens))
+    temperature = max(1.0, float(trace.logits_at(-1).std()))  # so that no token is certain
+    found, expected = [], []
+    for token in engine.generate(tokens, n_new, temperature, seed=0):
+        logits = engine.run(tokens).logits_at(-1)
+        found.append(np.log(token.probability))
+        expected.append(np.log(next_token_probabilities(logits, temperature=temperature)[token.id]))
+        tokens += engine.tokenizer.tokens([token.id])
+    return _close("generation with a key-value cache is as without", found, expected, tolerance=1e-4)
 
 
 def _close(name: str, found: ArrayLike, expected: ArrayLike, tolerance: float = 1e-5) -> Check:
     """Compare; the tolerance is relative to the largest number, as float32 rounding is."""
     found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    difference = float(np.abs(found - expected).max())
-    largest = max(1.0, float(np.abs(expected).max()))
+    difference = float(np.abs(found - expected).max(initial=0))
+    largest = max(1.0, float(np.abs(expected).max(initial=0)))
     return Check(name, f"largest difference {difference:.1e}", difference <= tolerance * largest)
 
 
@@ -120,7 +261,7 @@ def _story_gpt(engine: Engine) -> Iterator[Check]:
     """The bundled model, held against its card."""
     n_parameters = engine.n_parameters
     yield Check("12,364,608 parameters", f"{n_parameters:,}", n_parameters == 12_364_608)
-    published = {" little": 0.246, " boy": 0.057, " great": 0.047, " big": 0.038, " girl": 0.032}
+    published = {" little": 0.235, " big": 0.050, " small": 0.032, " great": 0.032, " boy": 0.032}
     trace = engine.run("Once upon a time there was a", bos=True)
     table = trace.top_k(k=len(published))
     ids = [engine.tokenize(word).ids[0] for word in published]

@@ -4,125 +4,166 @@ from functools import partial
 
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from gptviz import charts
-from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
-from gptviz.analysis.lens import lens
+from gptviz.analysis.logit_lens import logit_lens
+from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
+from gptviz.config import GPTConfig
 from gptviz.interventions import Part
+from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Trace
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import settings, state, widgets
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import Replacement
+from gptviz.ui.view import View
 
 WINDOW = 6  # positions of each of the two lenses
 COLUMNS = {"attention": "attention", "mlp": "MLP", "shortcut1": "shortcut 1", "shortcut2": "shortcut 2"}
 ALL = {"attention": ("attention",), "MLPs": ("mlp",), "shortcuts": ("shortcut1", "shortcut2")}
+SIDES = ("before", "after")
 
-view = shared.begin(
+ABOUT = About(
+    "Ablation",
     "Ablation",
     "What is a part good for? **Switch it off**, and compare what the model says before and after. A head is switched "
     "off before the output projection mixes it with the others; a shortcut lets only its sub-layer's output through.",
 )
-config = view.engine.config
-strings = view.tokens.strings
-parts = np.array(
-    [
-        [str(Part("head", layer, head)) for head in range(config["n_heads"])]
-        + [str(Part(kind, layer)) for kind in COLUMNS]
-        for layer in range(config["n_layers"])
-    ]
-)  # [layer, column]
 
 
-def switch_clicked() -> None:
-    """A click on a cell switches that part."""
-    word = state.clicked_again("board")
-    if word is not None:
-        state.switch(word)
+def show(view: View) -> None:
+    """Draw the page."""
+    show_ablation(view)
 
 
-def switch_all(kinds: tuple[str, ...]) -> None:
-    """Switch the parts of these kinds off in every layer, or all on again if they are off."""
-    words = [str(Part(kind, layer)) for layer in range(config["n_layers"]) for kind in kinds]
-    off = state.get(state.OFF)
-    state.put(state.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
-
-
-@st.fragment
-def show() -> None:
+@fragment
+def show_ablation(view: View) -> None:
     """What is off, and everything that follows from it."""
-    off = state.parts_off(config)
+    off = state.parts_off(view.config)
     board_column, list_column = st.columns([3, 2], gap="large")
     with board_column:
-        look.chart(
-            charts.switch_board(
-                parts, [str(head) for head in range(config["n_heads"])] + list(COLUMNS.values()),
-                [str(part) for part in off], theme=look.theme(),
-            ),
-            key="board", alt="Every head, attention, MLP and shortcut of the model; a click switches one off.",
-            on_click=switch_clicked,
-        )  # fmt: skip
+        show_picture(switch_board, view, on_click=switch_clicked)
         st.caption(
             "Numbers are heads. A click switches a part off, another click on again. Where a layer's attention is off, "
             "its heads are too."
         )
     with list_column:
-        by_mean = show_choices(off)
-    after = view.trace(off, by_mean=by_mean)
-    show_changes(view.trace(), after, ("changed", off, by_mean))
-    shared.finish()
+        replacement = show_choices(view, off)
+    before, after = (side(view, off, replacement, which) for which in SIDES)
+    token = widgets.position(st.container(), view.strings, "After token")
+    show_figures(view, before, after, token)
+    bars_column, tokens_column = st.columns(2, gap="large")
+    with bars_column:
+        st.subheader(f"After {code(view.strings[token])}")
+        show_picture(before_after, view)
+    with tokens_column:
+        show_token_changes(view)
+    show_lenses(view, token)
 
 
-def show_choices(off: tuple[Part, ...]) -> bool:
-    """The same by keyboard, neurons, whole columns; gives whether means take the parts' place."""
+def side(view: View, off: tuple[Part, ...], replacement: str, which: str) -> Trace:
+    """The run before, with everything on, or after."""
+    return view.trace(off, by_mean=replacement == Replacement.MEAN) if which == "after" else view.trace()
+
+
+def parts_of(words: list[str]) -> tuple[Part, ...]:
+    """The parts that the setting names."""
+    return tuple(map(Part.parse, words))
+
+
+# --- the switches ------------------------------------------------------------------------------
+
+
+@picture("board", "Every part as a switch", settings.OFF)
+def switch_board(view: View, off: list[str]) -> Chart:
+    """Heads, attention, MLP and shortcuts of every layer."""
+    columns = [str(head) for head in range(view.config["n_heads"])] + list(COLUMNS.values())
+    return Chart(
+        partial(charts.switch_board, parts(view.config), columns, off),
+        "Every head, attention, MLP and shortcut of the model; a click switches one off.",
+    )
+
+
+def parts(config: GPTConfig) -> NDArray[np.str_]:
+    """The names of the parts on the board: [layer, column]."""
+    return np.array(
+        [
+            [str(Part("head", layer, head)) for head in range(config["n_heads"])]
+            + [str(Part(kind, layer)) for kind in COLUMNS]
+            for layer in range(config["n_layers"])
+        ]
+    )
+
+
+def switch_clicked() -> None:
+    """Switch the part whose cell was clicked."""
+    word = state.clicked_again(switch_board.key)
+    if word is not None:
+        state.switch(word)
+
+
+def switch_all(n_layers: int, kinds: tuple[str, ...]) -> None:
+    """Switch the parts of these kinds off in every layer, or all on again if they are off."""
+    words = [str(Part(kind, layer)) for layer in range(n_layers) for kind in kinds]
+    off = state.get(settings.OFF)
+    state.put(settings.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
+
+
+def show_choices(view: View, off: tuple[Part, ...]) -> str:
+    """The same by keyboard, neurons, whole columns; gives what takes the parts' place."""
     neurons = [str(part) for part in off if part.kind == "neuron"]
-    st.multiselect(
-        "Switched off", [*parts.ravel().tolist(), *neurons], key=state.OFF.name, placeholder="nothing",
+    widgets.several(
+        st.multiselect,
+        settings.OFF,
+        "Switched off",
+        [*parts(view.config).ravel().tolist(), *neurons],
+        placeholder="nothing",
         help="L2H5 is head 5 of layer 2, L2N17 neuron 17 of its MLP. Type to find a part.",
-    )  # fmt: skip
+    )
     with st.container(horizontal=True):
         for name, kinds in ALL.items():
-            st.button(f"All {name} off/on", on_click=switch_all, args=(kinds,), key=f"all-{name}")
-        st.button("Switch all on", on_click=state.put, args=(state.OFF, []), key="nothing-off", disabled=not off)
-        with st.popover("A neuron"):
-            layer = widgets.number(st.container(), state.NEURON_LAYER, "Layer", 0, config["n_layers"] - 1)
-            number = widgets.number(st.container(), state.NEURON, "Neuron", 0, 4 * config["emb_dim"] - 1)
-            word = str(Part("neuron", layer, number))
             st.button(
-                f"Switch {word} {'on' if word in state.get(state.OFF) else 'off'}",
-                on_click=state.switch,
-                args=(word,),
-                key="switch-neuron",
-                type="primary",
+                f"All {name} off/on", on_click=switch_all, args=(view.config["n_layers"], kinds), key=f"all-{name}"
             )
-    state.one_of(state.REPLACEMENT, ["zero", "mean"])
-    st.segmented_control(
-        "What takes their place", ["zero", "mean"], key=state.REPLACEMENT.name, required=True,
+        st.button("Switch all on", on_click=state.put, args=(settings.OFF, []), key="nothing-off", disabled=not off)
+        with st.popover("A neuron"):
+            show_neuron_switch(view)
+    return widgets.choice(
+        st.segmented_control,
+        settings.REPLACEMENT,
+        "What takes their place",
+        widgets.REPLACEMENTS,
         help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
-    )  # fmt: skip
-    return state.get(state.REPLACEMENT) == "mean"
+    )
 
 
-def changed(difference: float) -> str | None:
-    """A difference for people; none where it rounds to 0."""
-    shown = f"{difference:+.3f}"
-    return None if float(shown) == 0 else shown
+def show_neuron_switch(view: View) -> None:
+    """Pick any neuron, and switch it."""
+    layer = widgets.number(st.container(), settings.NEURON_LAYER, "Layer", 0, view.config["n_layers"] - 1)
+    number = widgets.number(st.container(), settings.NEURON, "Neuron", 0, 4 * view.config["emb_dim"] - 1)
+    word = str(Part("neuron", layer, number))
+    on_or_off = "on" if word in state.get(settings.OFF) else "off"
+    st.button(f"Switch {word} {on_or_off}", on_click=state.switch, args=(word,), key="switch-neuron", type="primary")
 
 
-def show_changes(before: Trace, after: Trace, name: tuple[object, ...]) -> None:
-    """Before and after, side by side."""
-    chosen = widgets.position(st.container(), strings, "After token")
-    logits = before.logits_at(chosen), after.logits_at(chosen)
-    tables = [
-        view.model.result(view.tokens, ("prediction", *extra), partial(prediction_table, trace))
-        for trace, extra in ((before, ()), (after, name))
-    ]
-    losses = [table["surprisal_nats"].mean() for table in tables]
+# --- before and after --------------------------------------------------------------------------
+
+
+def show_figures(view: View, before: Trace, after: Trace, token: int) -> None:
+    """Divergence and mean loss."""
+    losses = [view.computed(prediction_table, trace)["surprisal_nats"].mean() for trace in (before, after)]
     first, second, third = st.columns(3)
     first.metric(
-        "Divergence after this token", f"{kl_divergence(*logits):.4f} nats", border=True,
+        "Divergence after this token",
+        f"{kl_divergence(before.logits_at(token), after.logits_at(token)):.4f} nats",
+        border=True,
         help="KL divergence of the prediction after from the one before: 0 is no change.",
-    )  # fmt: skip
-    if len(strings) > 1:
+    )
+    if len(view.tokens) > 1:
         second.metric("Mean loss before", f"{losses[0]:.3f} nats", border=True, help="Of all tokens but the first.")
         third.metric(
             "Mean loss after",
@@ -131,50 +172,75 @@ def show_changes(before: Trace, after: Trace, name: tuple[object, ...]) -> None:
             delta_color="inverse",
             border=True,
         )
-    bars_column, tokens_column = st.columns(2, gap="large")
-    with bars_column:
-        st.subheader(f"After {look.code(strings[chosen])}")
-        look.chart(
-            charts.next_token_pair(compare_next_tokens(*logits, k=7), ("before", "after"), theme=look.theme()),
-            key="before-after", alt="The most probable next tokens before and after.",
-        )  # fmt: skip
-    with tokens_column:
-        st.subheader("Every token of the text")
-        if len(strings) == 1:
-            st.caption("One token alone was not foreseen by anything: add a second.")
-        else:
-            change = tables[0]["surprisal_nats"].to_numpy(float) - tables[1]["surprisal_nats"].to_numpy(float)
-            look.chart(
-                charts.value_bars(np.append(np.nan, change[:-1]), strings, what="nats", theme=look.theme()),
-                key="token-changes", alt="Change of every token's log-probability, given those before it.",
-            )  # fmt: skip
-            st.caption(
-                "Change of each token's log-probability, given those before it. Below 0: what is off had helped."
-            )
-    show_lenses(before, after, chosen, name)
 
 
-def show_lenses(before: Trace, after: Trace, chosen: int, name: tuple[object, ...]) -> None:
+def changed(difference: float) -> str | None:
+    """A difference for people; none where it rounds to 0."""
+    shown = f"{difference:+.3f}"
+    return None if float(shown) == 0 else shown
+
+
+@picture("before-after", "Next tokens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN)
+def before_after(view: View, off: list[str], replacement: str, token: int) -> Chart:
+    """The most probable next tokens of both runs."""
+    before, after = (side(view, parts_of(off), replacement, which).logits_at(token) for which in SIDES)
+    return Chart(
+        partial(charts.next_token_pair, compare_next_tokens(before, after, k=7), SIDES),
+        "The most probable next tokens before and after.",
+    )
+
+
+def show_token_changes(view: View) -> None:
+    """What every token of the text lost."""
+    st.subheader("Every token of the text")
+    if not show_picture(token_changes, view):
+        st.caption("One token alone was not foreseen by anything: add a second.")
+        return
+    st.caption("Change of each token's log-probability, given those before it. Below 0: what is off had helped.")
+
+
+@picture("token-changes", "What every token lost", settings.OFF, settings.REPLACEMENT)
+def token_changes(view: View, off: list[str], replacement: str) -> Chart | None:
+    """The change of every token's log-probability; none for one token alone."""
+    if len(view.tokens) == 1:
+        return None
+    before, after = (
+        view.computed(prediction_table, side(view, parts_of(off), replacement, which))["surprisal_nats"].to_numpy(float)
+        for which in SIDES
+    )
+    return Chart(
+        partial(charts.value_bars, np.append(np.nan, (before - after)[:-1]), view.strings, what="nats"),
+        "Change of every token's log-probability, given those before it.",
+    )
+
+
+def show_lenses(view: View, token: int) -> None:
     """The logit lens before and after."""
     st.subheader("Logit lens, before and after")
-    start = max(0, min(chosen - WINDOW + 1, len(strings) - WINDOW))
-    window = slice(start, start + WINDOW)
-    for column, (title, trace, extra) in zip(
-        st.columns(2), (("Before", before, ()), ("After", after, name)), strict=True
-    ):
+    for column, which in zip(st.columns(2), SIDES, strict=True):
         with column:
-            st.markdown(f"**{title}**")
+            st.markdown(f"**{which.title()}**")
             with st.spinner("Reading the stream at every depth…"):
-                grid = view.model.result(
-                    view.tokens, ("lens", start, WINDOW, *extra),
-                    partial(lens, trace, view.engine, positions=window),
-                )  # fmt: skip
-            look.chart(
-                charts.lens_map(grid, strings[window], theme=look.theme()),
-                key=f"lens-{title.lower()}", alt=f"The most probable token at every depth, {title.lower()}.",
-            )  # fmt: skip
-    if len(strings) > WINDOW:
-        st.caption(f"Positions {start} to {start + WINDOW - 1}: choose another token to see the rest.")
+                show_picture(lens, view, variant=which)
+    if len(view.tokens) > WINDOW:
+        window = lens_window(view, token)
+        st.caption(f"Positions {window.start} to {window.stop - 1}: choose another token to see the rest.")
 
 
-show()
+@picture(
+    "ablation-lens", "Logit lens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN, variants=SIDES
+)
+def lens(view: View, off: list[str], replacement: str, token: int, variant: str) -> Chart:
+    """The most probable token at every depth, of one of the two runs."""
+    window = lens_window(view, token)
+    found = view.computed(logit_lens, side(view, parts_of(off), replacement, variant), positions=window)
+    return Chart(
+        partial(charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window]),
+        f"The most probable token at every depth, {variant}.",
+    )
+
+
+def lens_window(view: View, token: int) -> slice:
+    """The positions that the lenses show: the last of them is the chosen one."""
+    first = max(0, min(token - WINDOW + 1, len(view.tokens) - WINDOW))
+    return slice(first, first + WINDOW)

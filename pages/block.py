@@ -1,16 +1,25 @@
 """Transformer block: one block step by step, with every number open to be checked."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.arithmetic import STEPS, Explanation, Step, check, explain
-from gptviz.analysis.attribution import frozen_scale, pushed_tokens
+from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
 from gptviz.analysis.neurons import neuron_effect, strongest_neurons
-from gptviz.analysis.ranking import strings_of, top_ids
-from gptviz.trace import Array
-from gptviz.ui import look, models, shared, state, widgets
+from gptviz.numerics.ranking import top_ids
+from gptviz.tokens import strings_of
+from gptviz.trace import Array, Trace
+from gptviz.ui import models, settings, state, widgets
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.tables import tables, verdict
+from gptviz.ui.view import View
 
 WORDS = {
     "norm1": "Before attention reads a token's vector, it is brought to mean 0 and variance 1, then scaled by a "
@@ -31,15 +40,51 @@ WORDS = {
     "shortcut2": "What the network found is added to what came in. This is the block's output.",
     "final_norm": "After the last block, the stream is normalised once more.",
     "logits": "Each token of the vocabulary has a vector; its dot product with this one is its logit.",
-}  # fmt: skip
+}
 KEYS = list(STEPS)
+NORMS = ("norm1", "norm2", "final_norm")
 LOGITS_CHECKED = 256  # tokens: of longer texts only the chosen position's logits are recomputed
+LOGITS_SHOWN = 12
+CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
-view = shared.begin(
+ABOUT = About(
+    "Block",
     "Transformer block",
     "Follow the data through one block, one step at a time. Under each picture, **check this number** opens the "
     "arithmetic of a single cell with the real operands, computed again in float64 apart from the model's own code.",
 )
+
+
+def show(view: View) -> None:
+    """Draw the page."""
+    show_step(view)
+
+
+@fragment
+def show_step(view: View) -> None:
+    """The pickers, and the chosen step: words, formula, picture, check."""
+    layer_column, head_column, token_column = st.columns([1, 1, 2])
+    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    token = widgets.position(token_column, view.strings)
+    step = STEPS[widgets.choice(st.pills, settings.STEP, "Step", {key: name_of(key) for key in KEYS})]
+    with st.container(horizontal=True):
+        at = KEYS.index(step.key)
+        st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
+        st.button(
+            "Next step",
+            icon=":material/arrow_forward:",
+            on_click=go,
+            args=(1,),
+            type="primary",
+            disabled=at == len(KEYS) - 1,
+        )
+    show_heading(view, step, layer, token)
+    show_pictures(view, step)
+    if step.key in NORMS:
+        show_norm(view, step, layer)
+    if step.key == "gelu":
+        show_gelu(view, layer, token)
+    show_check(view, step, layer, head, token)
 
 
 def name_of(key: str) -> str:
@@ -49,255 +94,304 @@ def name_of(key: str) -> str:
 
 def go(by: int) -> None:
     """To the next step, or the one before."""
-    number = KEYS.index(state.get(state.STEP)) + by
-    state.put(state.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
+    number = KEYS.index(state.get(settings.STEP)) + by
+    state.put(settings.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
 
 
-@st.fragment
-def show_step() -> None:
-    """The pickers, and the chosen step: words, formula, picture, check."""
-    config = view.engine.config
-    layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, config["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, config["n_heads"] - 1)
-    chosen = widgets.position(token_column, view.tokens.strings)
-    state.one_of(state.STEP, KEYS)
-    st.pills("Step", KEYS, format_func=name_of, key=state.STEP.name, required=True)
-    with st.container(horizontal=True):
-        at = KEYS.index(state.get(state.STEP))
-        st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
-        st.button(
-            "Next step", icon=":material/arrow_forward:", on_click=go, args=(1,), type="primary",
-            disabled=at == len(KEYS) - 1,
-        )  # fmt: skip
-    step = STEPS[state.get(state.STEP)]
-    show_heading(step, layer, chosen)
-    show_picture(step, layer, head, chosen)
-    show_check(step, layer, head, chosen)
-    shared.finish()
+# --- what a step reads and makes ---------------------------------------------------------------
 
 
-def activation(name: str, layer: int) -> Array:
-    """An activation of this layer; of the final norm's input, the last layer's."""
-    trace = view.trace()
-    if name in ("final_norm_out", "logits"):
+def result(trace: Trace, step: Step, layer: int) -> Array:
+    """The activation that the step makes."""
+    return trace[step.name, layer] if step.in_block else trace[step.name]
+
+
+def operand(trace: Trace, step: Step, name: str, layer: int) -> Array:
+    """An activation that the step reads: the final norm reads the last block, whichever is picked."""
+    if name == "final_norm_out":
         return trace[name]
-    return trace[name, layer]
+    return trace[name, layer if step.in_block else trace.config["n_layers"] - 1]
 
 
-def source_layer(step: Step, layer: int) -> int:
-    """The final norm reads the last block, whichever is picked."""
-    return layer if step.in_block else view.engine.config["n_layers"] - 1
+def shape_of(view: View, step: Step, name: str, layer: int) -> str:
+    """An activation's name and shape, for people."""
+    if name == "logits":  # all of them are many megabytes
+        return f"{name} [{len(view.tokens):,}, {view.config['vocab_size']:,}]"
+    trace = view.trace()
+    values = result(trace, step, layer) if name == step.name else operand(trace, step, name, layer)
+    return f"{name} [{', '.join(f'{n:,}' for n in values.shape)}]"
 
 
-def shape(name: str, layer: int) -> str:
-    """An activation's shape for people."""
-    if name == "logits":
-        return f"{name} [{len(view.tokens):,}, {view.engine.config['vocab_size']:,}]"
-    return f"{name} [{', '.join(f'{n:,}' for n in activation(name, layer).shape)}]"
-
-
-def show_heading(step: Step, layer: int, chosen: int) -> None:
-    """Title, words, formula, shapes, and the badge over all cells."""
+def show_heading(view: View, step: Step, layer: int, token: int) -> None:
+    """Title, words, formula, shapes, and the verdict over all cells."""
     st.subheader(name_of(step.key))
     words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
-    read_layer = source_layer(step, layer)
-    reads = " and ".join(f"`{shape(name, read_layer)}`" for name in step.reads)
-    words_column.markdown(f"{WORDS[step.key]}\n\n{reads} → `{shape(step.name, layer)}`")
+    reads = " and ".join(f"`{shape_of(view, step, name, layer)}`" for name in step.reads)
+    words_column.markdown(f"{WORDS[step.key]}\n\n{reads} → `{shape_of(view, step, step.name, layer)}`")
     formula_column.latex(step.formula)
 
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
-    rows = slice(chosen, chosen + 1) if only_row else slice(None)
+    rows = slice(token, token + 1) if only_row else slice(None)
     with st.spinner("Computing this step again in float64…"), models.turn():
-        checked = check(view.trace(), view.engine, step, layer if step.in_block else None, rows)
+        checked = check(view.trace(), step, layer if step.in_block else None, rows)
     cells = f"{checked.n_cells:,} cells" + (" of this position" if only_row else "")
+    difference = f"largest difference {checked.largest_difference:.1e}"
     if checked.passed:
-        st.badge(
-            f"All {cells} agree: largest difference {checked.largest_difference:.1e}",
-            icon=":material/check_circle:", color="green",
-        )  # fmt: skip
+        verdict(True, f"All {cells} agree: {difference}")
     else:
-        st.badge(
-            f"Not all {cells} agree: largest difference {checked.largest_difference:.1e}, worst at {checked.at}",
-            icon=":material/error:", color="red",
-        )  # fmt: skip
+        verdict(False, f"Not all {cells} agree: {difference}, worst at {checked.at}")
 
 
-def show_picture(step: Step, layer: int, head: int, chosen: int) -> None:
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def show_pictures(view: View, step: Step) -> None:
     """What goes in and what comes out."""
-    strings = view.tokens.strings
-    if step.key == "scores":
-        scores = activation("attn_scores", layer)[head]
-        root = np.sqrt(view.engine.config["emb_dim"] / view.engine.config["n_heads"])
-        pair("Raw: q · k", scores * root, "Scaled: divided by √head_dim", scores, step)
-    elif step.key == "pattern":
-        left, right = st.columns(2)
-        with left:
-            st.markdown("**Masked: the future is grey**")
-            show_pairs(activation("attn_scores", layer)[head], "masked", masked=True)
-        with right:
-            st.markdown("**Softmax: each row sums to 1**")
-            look.chart(
-                charts.attention_map(
-                    activation("pattern", layer)[head], strings, chosen=chosen, theme=look.theme()
-                ),
-                key="softmax", alt=f"Attention weights of head {head} in layer {layer}.",
-            )  # fmt: skip
-    elif step.key == "logits":
-        logits = view.trace().logits_at(chosen)
-        best = top_ids(logits, 12)
-        look.chart(
-            charts.value_bars(logits[best], strings_of(best), what="logit", horizontal=True, theme=look.theme()),
-            key="logits", alt="The twelve highest logits after the chosen token.",
-        )  # fmt: skip
+    if step.key == "logits":
+        show_picture(highest_logits, view)
+    elif step.key in ("scores", "pattern"):
+        titles = {
+            "scores": {"raw": "Raw: q · k", "scaled": "Scaled: divided by √head_dim"},
+            "pattern": {"masked": "Masked: the future is grey", "softmax": "Softmax: each row sums to 1"},
+        }[step.key]
+        for column, (variant, title) in zip(st.columns(2), titles.items(), strict=True):
+            with column:
+                st.markdown(f"**{title}**")
+                show_picture(step_pairs, view, variant=variant)
     else:
-        show_maps(step, layer, head, chosen)
-    if step.key in ("norm1", "norm2", "final_norm"):
-        show_norm_table(step, layer)
-    if step.key == "gelu":
-        show_gelu(layer, chosen)
+        for name in shown_activations(step):
+            st.markdown(f"**{map_title(step, name, state.get(settings.HEAD))}**")
+            show_picture(step_map, view, variant=name)
 
 
-def pair(left_title: str, left: Array, right_title: str, right: Array, step: Step) -> None:
-    """Two maps of token pairs side by side."""
-    for column, title, values in zip(st.columns(2), (left_title, right_title), (left, right), strict=True):
-        with column:
-            st.markdown(f"**{title}**")
-            show_pairs(values, f"{step.key} {title[:3]}")
+@picture(
+    "step-pairs",
+    "Scores and weights, step by step",
+    settings.LAYER,
+    settings.HEAD,
+    settings.TOKEN,
+    variants=("raw", "scaled", "masked", "softmax"),
+)
+def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> Chart:
+    """A number for every query and key of one head."""
+    trace = view.trace()
+    if variant == "softmax":
+        return Chart(
+            partial(charts.attention_map, trace["pattern", layer][head], view.strings, chosen=token),
+            f"Attention weights of head {head} in layer {layer}.",
+        )
+    root = np.sqrt(view.config["emb_dim"] / view.config["n_heads"]) if variant == "raw" else 1
+    values = trace["attn_scores", layer][head] * root
+    draw = partial(
+        charts.token_pair_map,
+        values,
+        view.strings,
+        what="score",
+        masked=variant == "masked",
+        down="query",
+        across="key",
+    )
+    return Chart(draw, "Scores between queries (down) and keys (across).")
 
 
-def show_pairs(values: Array, key: str, *, masked: bool = False) -> None:
-    """Scores between every query and key."""
-    look.chart(
-        charts.token_pair_map(
-            values, view.tokens.strings, what="score", masked=masked, down="query", across="key", theme=look.theme()
-        ),
-        key=f"pairs-{key}", alt="Scores between queries (down) and keys (across).",
-    )  # fmt: skip
-
-
-def show_maps(step: Step, layer: int, head: int, chosen: int) -> None:
-    """Operands and result as maps of tokens by dimensions; of what has heads, the chosen head's."""
-    names = [name for name in (*step.reads, step.name) if name != "pattern"]
+def shown_activations(step: Step) -> list[str]:
+    """The activations of a step that are drawn as maps of tokens by dimensions."""
     if step.key == "linear2":
-        names = ["post", "mlp_out"]
-    for name in names:
-        values = activation(name, source_layer(step, layer) if name != step.name else layer)
-        title = f"`{name}`" + ("" if name in step.reads else " — the result")
-        across = "neuron" if name in ("pre", "post") else "dimension"
-        if step.key == "out_proj" and name == "z":
-            values, title = values.reshape(len(values), -1), "`z`, the heads joined"
-        elif values.ndim == 3:
-            values, title, across = values[:, head], f"{title}, head {head}", "dimension of the head"
-        st.markdown(f"**{title}**")
-        look.chart(
-            charts.dimension_map(values, view.tokens.strings, across=across, chosen=chosen, theme=look.theme()),
-            key=f"map-{step.key}-{name}", alt=f"{name}: one token a row.",
-        )  # fmt: skip
+        return ["post", "mlp_out"]
+    return [name for name in (*step.reads, step.name) if name != "pattern"]
 
 
-def show_norm_table(step: Step, layer: int) -> None:
+def map_title(step: Step, name: str, head: int) -> str:
+    """The words above a map."""
+    if step.key == "out_proj" and name == "z":
+        return "`z`, the heads joined"
+    title = f"`{name}`" + ("" if name in step.reads else " — the result")
+    return f"{title}, head {head}" if name in ("q", "k", "v", "z") else title
+
+
+WITHOUT_MAPS = ("scores", "pattern", "logits")
+MAPPED = dict.fromkeys(name for key in KEYS if key not in WITHOUT_MAPS for name in shown_activations(STEPS[key]))
+
+
+@picture("step-map", "What a step reads and makes", *CELL, variants=tuple(MAPPED))
+def step_map(view: View, step: str, layer: int, head: int, token: int, variant: str) -> Chart | None:
+    """An activation as a map of tokens by dimensions; of several heads the chosen one. None if the step has none."""
+    shown = STEPS[step]
+    if step in WITHOUT_MAPS or variant not in shown_activations(shown):
+        return None
+    trace = view.trace()
+    values = result(trace, shown, layer) if variant == shown.name else operand(trace, shown, variant, layer)
+    across = "neuron" if variant in ("pre", "post") else "dimension"
+    if step == "out_proj" and variant == "z":
+        values = values.reshape(len(values), -1)
+    elif values.ndim == 3:
+        values, across = values[:, head], "dimension of the head"
+    return Chart(
+        partial(charts.dimension_map, values, view.strings, across=across, chosen=token), f"{variant}: one token a row."
+    )
+
+
+@picture("logits", "The highest logits", settings.TOKEN)
+def highest_logits(view: View, token: int) -> Chart:
+    """The highest logits after the chosen token."""
+    logits = view.trace().logits_at(token)
+    best = top_ids(logits, LOGITS_SHOWN)
+    return Chart(
+        partial(charts.value_bars, logits[best], strings_of(best), what="logit", horizontal=True),
+        "The twelve highest logits after the chosen token.",
+    )
+
+
+# --- LayerNorm and GELU ------------------------------------------------------------------------
+
+
+def show_norm(view: View, step: Step, layer: int) -> None:
     """Mean and variance of every token before and after, and the learned gain and bias."""
-    stream = activation(step.reads[0], source_layer(step, layer)).astype(np.float64)
+    table = norm_table(view, step, layer)
+    numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in table.columns[1:]}
+    st.dataframe(table, hide_index=True, column_config=numbers, height=min(38 * (len(table) + 1), 300))
+    st.markdown("**Learned gain and bias, per dimension**")
+    show_picture(gain_and_bias, view)
+
+
+def norm_table(view: View, step: Step, layer: int) -> pd.DataFrame:
+    """One row per token: mean and variance before, normalised, and after gain and bias."""
+    trace = view.trace()
+    stream = operand(trace, step, step.reads[0], layer).astype(np.float64)
     mean, variance = stream.mean(axis=1), stream.var(axis=1)
     normed = (stream - mean[:, None]) / np.sqrt(variance + 1e-5)[:, None]
-    result = activation(step.name, layer)
-    table = pd.DataFrame(
+    after = result(trace, step, layer)
+    return pd.DataFrame(
         {
-            "token": view.tokens.strings,
+            "token": view.strings,
             "mean before": mean,
             "variance before": variance,
             "mean normalised": normed.mean(axis=1),
             "variance normalised": normed.var(axis=1),
-            "mean after gain and bias": result.mean(axis=1),
-            "variance after gain and bias": result.var(axis=1),
+            "mean after gain and bias": after.mean(axis=1),
+            "variance after gain and bias": after.var(axis=1),
         }
     )
-    numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in table.columns[1:]}
-    st.dataframe(table, hide_index=True, column_config=numbers, height=min(38 * (len(table) + 1), 300))
-    gain, bias = (view.engine.weight(name.format(layer=layer)) for name in step.parameters)
-    st.markdown("**Learned gain and bias, per dimension**")
-    look.chart(
-        charts.dimension_lines({"gain": gain, "bias": bias}, theme=look.theme()),
-        key=f"gain-{step.key}", alt="The learned gain and bias of this LayerNorm over its dimensions.",
-    )  # fmt: skip
 
 
-def show_gelu(layer: int, chosen: int) -> None:
+@picture("gain", "A LayerNorm's gain and bias", settings.STEP, settings.LAYER)
+def gain_and_bias(view: View, step: str, layer: int) -> Chart | None:
+    """The learned gain and bias over the dimensions; none for a step that is no LayerNorm."""
+    if step not in NORMS:
+        return None
+    weights = view.engine.weights
+    norm = {"norm1": weights.norm1(layer), "norm2": weights.norm2(layer), "final_norm": weights.final_norm}[step]
+    return Chart(
+        partial(charts.dimension_lines, {"gain": norm.gain, "bias": norm.bias}),
+        "The learned gain and bias of this LayerNorm over its dimensions.",
+    )
+
+
+def show_gelu(view: View, layer: int, token: int) -> None:
     """The curve with the chosen token's neurons on it; those that fire most, and what they say."""
-    pre, post = activation("pre", layer), activation("post", layer)
     curve_column, neuron_column = st.columns(2, gap="large")
     with curve_column:
-        st.markdown(f"**GELU, with the neurons of {look.code(view.tokens.strings[chosen])} on it**")
-        look.chart(
-            charts.gelu_curve(pre[chosen], post[chosen], theme=look.theme()),
-            key="gelu-curve", alt="The GELU curve, with one point a neuron.",
-        )  # fmt: skip
+        st.markdown(f"**GELU, with the neurons of {code(view.strings[token])} on it**")
+        show_picture(gelu_curve, view)
     with neuron_column:
-        neurons = strongest_neurons(post, chosen, k=8)
-        scale = float(frozen_scale(activation("resid_post", view.engine.config["n_layers"] - 1)[chosen]))
-        effects = neuron_effect(view.engine, layer, neurons["neuron"].to_numpy(), scale)
-        pushed = [pushed_tokens(effect, k=4) for effect in effects]
-        neurons["pushes up"] = ["  ".join(table["token"][:4]) for table in pushed]
-        neurons["pushes down"] = ["  ".join(table["token"][:-5:-1]) for table in pushed]
-        look.tables(
-            {"The neurons that fire most, and the tokens that each pushes": neurons.drop(columns="share_below")}
-        )
+        tables({"The neurons that fire most, and the tokens that each pushes": neuron_table(view, layer, token)})
 
 
-def show_check(step: Step, layer: int, head: int, chosen: int) -> None:
+@picture("gelu-curve", "GELU with a token's neurons", settings.LAYER, settings.TOKEN)
+def gelu_curve(view: View, layer: int, token: int) -> Chart:
+    """The curve, with one point for each neuron."""
+    trace = view.trace()
+    return Chart(
+        partial(charts.gelu_curve, trace["pre", layer][token], trace["post", layer][token]),
+        "The GELU curve, with one point a neuron.",
+    )
+
+
+def neuron_table(view: View, layer: int, token: int) -> pd.DataFrame:
+    """The neurons that fire most for a token, one per row, and the tokens that each pushes up and down."""
+    trace = view.trace()
+    neurons = strongest_neurons(trace["post", layer], token, k=8)
+    scale = float(frozen_scale(trace["resid_post", view.config["n_layers"] - 1][token]))
+    effects = neuron_effect(trace.weights, layer, neurons["neuron"].to_numpy(), scale)
+    pushed = [pushed_tokens(effect, k=4) for effect in effects]
+    neurons["pushes up"] = ["  ".join(table["token"][:4]) for table in pushed]
+    neurons["pushes down"] = ["  ".join(table["token"][:-5:-1]) for table in pushed]
+    return neurons.drop(columns="share_below")
+
+
+# --- check this number -------------------------------------------------------------------------
+
+
+def show_check(view: View, step: Step, layer: int, head: int, token: int) -> None:
     """Pick a cell, and see its arithmetic."""
     st.subheader("Check this number")
-    result_shape = activation(step.name, layer).shape if step.key != "logits" else (0, view.engine.config["vocab_size"])
-    index = pick_cell(step, result_shape, head, chosen)
-    found = explain(view.trace(), view.engine, step, index, layer if step.in_block else None)
+    index = pick_cell(view, step, layer, head, token)
+    found = explain(view.trace(), step, index, layer if step.in_block else None)
     columns = st.columns(3)
     columns[0].metric("Computed again in float64", f"{found.recomputed:.7g}", border=True)
     columns[1].metric("The model's own, float32", f"{found.model_value:.7g}", border=True)
     columns[2].metric(
-        "Difference", f"{found.difference:.1e}", border=True,
+        "Difference",
+        f"{found.difference:.1e}",
+        border=True,
         help=f"Rounding to float32 explains up to {found.tolerance:.1e} here.",
-    )  # fmt: skip
+    )
     if not found.passed:
         st.error("The two differ by more than rounding explains.", icon=":material/error:")
-    show_arithmetic(found)
+    show_arithmetic(view, found)
 
 
-def pick_cell(step: Step, result_shape: tuple[int, ...], head: int, chosen: int) -> tuple[int, ...]:
+def pick_cell(view: View, step: Step, layer: int, head: int, token: int) -> tuple[int, ...]:
     """The cell's index: its token and head are those picked above, and here the rest."""
+    strings = view.strings
     if step.name in ("attn_scores", "pattern"):
-        key = widgets.number(st.container(), state.KEY, "Key position", 0, len(view.tokens) - 1)
-        st.caption(
-            f"Head {head}, query {look.code(view.tokens.strings[chosen])}, key {look.code(view.tokens.strings[key])}"
-        )
-        return head, chosen, key
+        key = widgets.number(st.container(), settings.KEY, "Key position", 0, len(view.tokens) - 1)
+        st.caption(f"Head {head}, query {code(strings[token])}, key {code(strings[key])}")
+        return head, token, key
     label = {"logits": "Token id", "pre": "Neuron", "post": "Neuron"}.get(step.name, "Dimension")
-    number = widgets.number(st.container(), state.DIM, label, 0, result_shape[-1] - 1)
-    told = f", which is {look.code(strings_of([number])[0])}" if step.name == "logits" else ""
-    st.caption(f"Token {look.code(view.tokens.strings[chosen])}, {label.lower()} {number}{told}")
-    return (chosen, head, number) if len(result_shape) == 3 else (chosen, number)
+    shape = (0, view.config["vocab_size"]) if step.name == "logits" else result(view.trace(), step, layer).shape
+    number = widgets.number(st.container(), settings.DIM, label, 0, shape[-1] - 1)
+    told = f", which is {code(strings_of([number])[0])}" if step.name == "logits" else ""
+    st.caption(f"Token {code(strings[token])}, {label.lower()} {number}{told}")
+    return (token, head, number) if len(shape) == 3 else (token, number)
 
 
-def show_arithmetic(found: Explanation) -> None:
+def show_arithmetic(view: View, found: Explanation) -> None:
     """The operands and what is on the way: single numbers as a table, products as bars."""
     single = {**found.operands, **found.intermediates}
     numbers = {name: float(value) for name, value in single.items() if np.ndim(value) == 0}
     if numbers:
         values = [f"{value:.9g}" for value in numbers.values()]
-        look.tables({"Step by step": pd.DataFrame({"part": list(numbers), "value": values})})
-    bars = found.intermediates.get("products", found.intermediates.get("exponentials"))
+        tables({"Step by step": pd.DataFrame({"part": list(numbers), "value": values})})
+    bars, what = terms(found)
     if bars is None:
         return
-    is_sum = "products" in found.intermediates
-    what = "product" if is_sum else "exponential"
     st.markdown(f"**The {len(bars):,} {what}s; their sum is {bars.sum():.7g}**")
-    by_token = found.step.key in ("pattern", "weighted_values")
-    names = view.tokens.strings[: len(bars)] if by_token else [str(number) for number in range(len(bars))]
-    look.chart(
-        charts.value_bars(bars, names, what=what, theme=look.theme()), key="arithmetic", alt=f"One bar a {what}."
-    )
+    show_picture(arithmetic, view)
     arrays = {name: value for name, value in single.items() if np.shape(value) == np.shape(bars)}
     widgets.folded("All operands", lambda: st.dataframe(pd.DataFrame(arrays)))
 
 
-show_step()
+def terms(found: Explanation) -> tuple[np.ndarray | None, str]:
+    """The terms whose sum the cell is, and what they are; None where it is no sum."""
+    if "products" in found.intermediates:
+        return found.intermediates["products"], "product"
+    return found.intermediates.get("exponentials"), "exponential"
+
+
+@picture("arithmetic", "The terms of one number", *CELL, settings.KEY, settings.DIM)
+def arithmetic(view: View, step: str, layer: int, head: int, token: int, key: int, dim: int) -> Chart | None:
+    """The products or exponentials whose sum one cell is; none for a cell that is no sum."""
+    shown, trace = STEPS[step], view.trace()
+    index: tuple[int, ...] = (token, dim)
+    if shown.name in ("attn_scores", "pattern"):
+        index = (head, token, key)
+    elif shown.name != "logits" and result(trace, shown, layer).ndim == 3:
+        index = (token, head, dim)
+    found = explain(trace, shown, index, layer if shown.in_block else None)
+    bars, what = terms(found)
+    if bars is None:
+        return None
+    by_token = step in ("pattern", "weighted_values")
+    names = view.strings[: len(bars)] if by_token else [str(number) for number in range(len(bars))]
+    return Chart(partial(charts.value_bars, bars, names, what=what), f"One bar a {what}.")

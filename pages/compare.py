@@ -1,185 +1,312 @@
 """Compare: two texts, or two models, side by side."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
+from streamlit.delta_generator import DeltaGenerator
 
 import gptviz
 from gptviz import charts
-from gptviz.analysis.comparison import compare_next_tokens, kl_divergence
+from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
-from gptviz.trace import Trace
-from gptviz.ui import look, models, shared, state, widgets
-from gptviz.ui.models import LoadedModel
+from gptviz.numerics.comparison import kl_divergence
+from gptviz.trace import Array
+from gptviz.ui import chips, models, settings, state, widgets
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code, plain
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.view import View
 
 TWIN = "untrained-twin"
 MAPS_SHOWN = 128  # tokens: of longer texts the maps show the first
+SIDES = ("first", "second")
+OTHER = (settings.OTHER_MODEL, settings.OTHER_TEXT, settings.SAME_TEXT, settings.BOS)
 
-view = shared.begin(
+ABOUT = About(
+    "Compare",
     "Compare",
     "The text and model on the left, and **another text or another model**: the same questions to both. The untrained "
     "twin has the same shape and random weights: what it lacks is what training brought.",
 )
 
 
-def other_model() -> LoadedModel:
-    """The model to compare with."""
-    options = ["", TWIN, *(name for name in models.names() if models.on_disk(name) and name != view.engine.name)]
-    names = {"": f"the same: {view.engine.name}", TWIN: f"untrained twin of {view.engine.name}"}
-    state.one_of(state.OTHER_MODEL, options)
-    st.selectbox(
-        "Other model", options, format_func=lambda name: names.get(name) or models.title(name),
-        key=state.OTHER_MODEL.name, help="Those that are on this machine.",
-    )  # fmt: skip
-    name = state.get(state.OTHER_MODEL)
-    if not name:
-        return view.model
+def show(view: View) -> None:
+    """Draw the page."""
+    show_comparison(view)
+
+
+@fragment
+def show_comparison(view: View) -> None:
+    """What to compare with, and everything that follows from it."""
+    choose_other(view)
+    other = other_side(view, *state.values(OTHER))
+    tell_what_is_left_out(other)
+    with st.spinner("Running the other side…"):
+        other.trace()
+    names = names_of(view, other)
+    if other == view:
+        st.info("Both sides are the same so far: type another text, or choose another model.", icon=":material/info:")
+    show_tokens(view, other, names)
+    show_next(view, other)
+    show_surprisal(view, other, names)
+    show_heads(view, other, names)
+
+
+# --- the two sides -----------------------------------------------------------------------------
+
+
+def choose_other(view: View) -> None:
+    """The other text and the other model."""
+    text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
+    with text_column:
+        same = widgets.entry(st.toggle, settings.SAME_TEXT, "The same text on both sides")
+        widgets.entry(
+            st.text_area,
+            settings.OTHER_TEXT,
+            "Other text",
+            placeholder="the same text",
+            height=90,
+            disabled=same,
+            help="Empty: the same text.",
+        )
+    with model_column:
+        choose_other_model(model_column, view)
+        st.button("Trained against untrained", on_click=against_twin, type="primary", key="twin-button")
+
+
+def choose_other_model(place: DeltaGenerator, view: View) -> None:
+    """Pick the other model; one that cannot be loaded says so, and the same model stays."""
+    here = [name for name in models.names() if models.on_disk(name) and name != view.model_name]
+    names = {"": f"the same: {view.model_name}", TWIN: f"untrained twin of {view.model_name}"}
+    name = widgets.selectbox(
+        place,
+        settings.OTHER_MODEL,
+        "Other model",
+        ["", TWIN, *here],
+        format_func=lambda name: names.get(name) or models.title(name),
+        help="Those that are on this machine.",
+    )
     try:
         with st.spinner("Loading the other model…"):
-            return models.untrained_twin(state.model_in_use()) if name == TWIN else models.loaded(name)
+            engine = model_side(view, name).engine
     except (gptviz.WeightsError, gptviz.ConfigError) as error:
-        st.error(look.plain(str(error)), icon=":material/error:")
-        return view.model
+        st.error(plain(str(error)), icon=":material/error:")
+        state.put(settings.OTHER_MODEL, "")
+        return
+    for note in engine.notes if name not in ("", TWIN) else ():
+        st.info(plain(note), icon=":material/info:")
 
 
 def against_twin() -> None:
     """The same text, on a model that was never trained."""
-    state.put(state.OTHER_TEXT, "")
-    state.put(state.OTHER_MODEL, TWIN)
+    state.put(settings.SAME_TEXT, True)
+    state.put(settings.OTHER_MODEL, TWIN)
 
 
-@st.fragment
-def show() -> None:
-    """What to compare with, and everything that follows from it."""
-    text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
-    text_column.text_area(
-        "Other text", key=state.OTHER_TEXT.name, placeholder="the same text", height=90, help="Empty: the same text."
-    )
-    with model_column:
-        other = other_model()
-        st.button(
-            "Trained against untrained",
-            on_click=against_twin,
-            type="primary",
-            key="twin-button",
-        )
-    text = state.get(state.OTHER_TEXT)
-    other_tokens = other.engine.tokenize(text, bos=state.get(state.BOS)) if text else view.tokens
-    first = view.trace()
-    longest = other.engine.config["context_length"]
-    if len(other_tokens) > longest:
-        st.caption(f"The other model takes {longest:,} tokens: the last {len(other_tokens) - longest:,} are left out.")
-    with st.spinner("Running the other side…"):
-        second = other.trace(other_tokens[:longest])
-    names = names_of(first, second, other)
-    if first.tokens.ids == second.tokens.ids and other is view.model:
-        st.info("Both sides are the same so far: type another text, or choose another model.", icon=":material/info:")
-    show_tokens(first, second, names)
-    show_next(first, second, names)
-    show_surprisal((view.model, first), (other, second), names)
-    show_heads(first, second, names)
-    shared.finish()
+def model_side(view: View, other_model: str) -> View:
+    """The view of the other model on the same text."""
+    if other_model == TWIN:
+        return replace(view, is_untrained=True)
+    return replace(view, model_name=other_model, n_heads=0) if other_model else view
 
 
-def names_of(first: Trace, second: Trace, other: LoadedModel) -> tuple[str, str]:
+def other_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> View:
+    """The view of the other text and model, as far as that model's context reaches."""
+    other = model_side(view, other_model)
+    is_other = bool(other_text) and not same_text
+    tokens = other.engine.tokenize(other_text, bos=bos) if is_other else view.tokens
+    return replace(other, tokens=tokens[: other.config["context_length"]])
+
+
+def tell_what_is_left_out(other: View) -> None:
+    """Say how many tokens of the other text do not fit."""
+    text, same = state.get(settings.OTHER_TEXT), state.get(settings.SAME_TEXT)
+    longest = other.config["context_length"]
+    n_tokens = len(other.engine.tokenize(text, bos=state.get(settings.BOS))) if text and not same else 0
+    if n_tokens > longest:
+        st.caption(f"The other model takes {longest:,} tokens: the last {n_tokens - longest:,} are left out.")
+
+
+def names_of(view: View, other: View) -> tuple[str, str]:
     """What to call the two sides."""
-    if other is not view.model:
+    if (other.model_name, other.is_untrained) != (view.model_name, view.is_untrained):
         return view.engine.name, other.engine.name
-    return ("this text", "other text") if first.tokens.ids != second.tokens.ids else ("this", "the same")
+    return ("this text", "other text") if view.tokens.ids != other.tokens.ids else ("this", "the same")
 
 
-def show_tokens(first: Trace, second: Trace, names: tuple[str, str]) -> None:
-    """Both texts as tokens; where they are as long, what differs is framed."""
-    ids = first.tokens.ids, second.tokens.ids
+def show_tokens(view: View, other: View, names: tuple[str, str]) -> None:
+    """Both texts as tokens; if they are equally long, what differs is framed."""
+    ids = view.tokens.ids, other.tokens.ids
     as_long = len(ids[0]) == len(ids[1])
     differing = [at for at, pair in enumerate(zip(*ids, strict=False)) if as_long and pair[0] != pair[1]]
-    for column, trace, name in zip(st.columns(2), (first, second), names, strict=True):
+    for column, side, name in zip(st.columns(2), (view, other), names, strict=True):
         with column:
-            st.markdown(f"**{look.code(name)}**, {len(trace):,} tokens")
-            look.token_strip(trace.tokens, marked=differing)
+            st.markdown(f"**{code(name)}**, {len(side.tokens):,} tokens")
+            chips.token_strip(side.tokens, marked=differing)
 
 
-def show_next(first: Trace, second: Trace, names: tuple[str, str]) -> None:
+# --- next token --------------------------------------------------------------------------------
+
+
+def show_next(view: View, other: View) -> None:
     """Both predictions after the last token."""
     st.subheader("Next token, after the last one")
-    logits = first.logits_at(-1), second.logits_at(-1)
-    n_ids = min(map(len, logits))  # a model may know tokens that were added
-    logits = logits[0][:n_ids], logits[1][:n_ids]
     bars_column, numbers_column = st.columns([3, 1])
     with bars_column:
-        look.chart(
-            charts.next_token_pair(compare_next_tokens(*logits, k=7), names, theme=look.theme()),
-            key="next-pair", alt="The most probable next tokens of both sides.",
-        )  # fmt: skip
+        show_picture(next_pair, view)
+    logits = last_logits(view, other)
     with numbers_column:
-        told = "How much the second prediction misses of the first, over the whole vocabulary; 0 is the same."
-        st.metric("KL divergence", f"{kl_divergence(*logits):.4f} nats", border=True, help=told)
         st.metric(
-            "KL the other way round", f"{kl_divergence(*reversed(logits)):.4f} nats", border=True,
+            "KL divergence",
+            f"{kl_divergence(*logits):.4f} nats",
+            border=True,
+            help="How much the second prediction misses of the first, over the whole vocabulary; 0 is the same.",
+        )
+        st.metric(
+            "KL the other way round",
+            f"{kl_divergence(*reversed(logits)):.4f} nats",
+            border=True,
             help="How much the first misses of the second.",
-        )  # fmt: skip
+        )
 
 
-def show_surprisal(first: tuple[LoadedModel, Trace], second: tuple[LoadedModel, Trace], names: tuple[str, str]) -> None:
+def last_logits(view: View, other: View) -> tuple[Array, Array]:
+    """Both logits after the last token, of the ids that both models know: [id] each."""
+    first, second = (side.trace().logits_at(-1) for side in (view, other))
+    n_ids = min(len(first), len(second))  # a model may have added tokens
+    return first[:n_ids], second[:n_ids]
+
+
+@picture("next-pair", "Next tokens of both sides", *OTHER)
+def next_pair(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> Chart:
+    """The most probable next tokens of both sides."""
+    other = other_side(view, other_model, other_text, same_text, bos)
+    table = compare_next_tokens(*last_logits(view, other), k=7)
+    return Chart(
+        partial(charts.next_token_pair, table, names_of(view, other)), "The most probable next tokens of both sides."
+    )
+
+
+# --- surprisal ---------------------------------------------------------------------------------
+
+
+def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
     """How little each side expected each token."""
     st.subheader("Surprisal of every token")
-    bits, means = [], []
-    for model, trace in (first, second):
+    for column, side, name in zip(st.columns(2), (view, other), names, strict=True):
         with st.spinner("Reading the predictions at every position…"):
-            table = model.result(trace.tokens, "prediction", lambda trace=trace: prediction_table(trace))  # type: ignore[misc]
-        bits.append(np.append(np.nan, table["surprisal_bits"].to_numpy(float)[:-1]))
-        means.append(table["surprisal_nats"].mean())
-    for column, mean, name in zip(st.columns(2), means, names, strict=True):
+            mean = side.computed(prediction_table, side.trace())["surprisal_nats"].mean()
         shown = "one token: none" if np.isnan(mean) else f"{mean:.3f} nats ({mean / np.log(2):.2f} bits)"
-        column.metric(f"Mean loss: {look.code(name)}", shown, border=True)
-    if first[1].tokens.ids == second[1].tokens.ids:
-        look.chart(
-            charts.token_lines(
-                dict(zip(names, bits, strict=True)), first[1].tokens.strings, what="bits", theme=look.theme()
-            ),
-            key="surprisal-pair", alt="Surprisal of every token for both sides.",
-        )  # fmt: skip
+        column.metric(f"Mean loss: {code(name)}", shown, border=True)
+    if view.tokens.ids == other.tokens.ids:
+        show_picture(surprisal_pair, view)
         return
-    for column, (_, trace), one, number in zip(st.columns(2), (first, second), bits, (1, 2), strict=True):
+    for column, variant in zip(st.columns(2), SIDES, strict=True):
         with column:
-            look.chart(
-                charts.surprisal_bars(trace.tokens.strings, one, beside=bits, theme=look.theme()),
-                key=f"surprisal-{number}", alt="Surprisal of every token of this side.",
-            )  # fmt: skip
+            show_picture(surprisal_side, view, variant=variant)
 
 
-def show_heads(first: Trace, second: Trace, names: tuple[str, str]) -> None:
-    """One head's maps, and their difference where the positions match."""
+def surprisal_bits(side: View) -> NDArray[np.float64]:
+    """How little the side expected each of its tokens, in bits: [pos], NaN for the first."""
+    table = side.computed(prediction_table, side.trace())
+    return np.append(np.nan, table["surprisal_bits"].to_numpy(float)[:-1])
+
+
+@picture("surprisal-pair", "Surprisal of both sides", *OTHER)
+def surprisal_pair(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> Chart | None:
+    """Both sides' surprisal over the text; none where they have different texts."""
+    other = other_side(view, other_model, other_text, same_text, bos)
+    if view.tokens.ids != other.tokens.ids:
+        return None
+    series = dict(zip(names_of(view, other), (surprisal_bits(view), surprisal_bits(other)), strict=True))
+    return Chart(
+        partial(charts.token_lines, series, view.strings, what="bits"), "Surprisal of every token for both sides."
+    )
+
+
+@picture("surprisal", "Surprisal of one side", *OTHER, variants=SIDES)
+def surprisal_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str) -> Chart:
+    """One side's surprisal, on the scale of both."""
+    sides = dict(zip(SIDES, (view, other_side(view, other_model, other_text, same_text, bos)), strict=True))
+    side = sides[variant]
+    both = [surprisal_bits(one) for one in sides.values()]
+    return Chart(
+        partial(charts.surprisal_bars, side.strings, surprisal_bits(side), beside=both),
+        "Surprisal of every token of this side.",
+    )
+
+
+# --- one head ----------------------------------------------------------------------------------
+
+
+def show_heads(view: View, other: View, names: tuple[str, str]) -> None:
+    """One head's maps, and their difference if the positions match."""
     st.subheader("One head")
     layer_column, head_column, _ = st.columns([1, 1, 3])
-    fewest = {key: min(first.config[key], second.config[key]) for key in ("n_layers", "n_heads")}
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, fewest["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, fewest["n_heads"] - 1)
-    shown = [trace.tokens[:MAPS_SHOWN] for trace in (first, second)]
-    patterns = [
-        trace["pattern", layer][head, : len(tokens), : len(tokens)]
-        for trace, tokens in zip((first, second), shown, strict=True)
-    ]
-    for number, (column, pattern, tokens, name) in enumerate(zip(st.columns(2), patterns, shown, names, strict=True)):
+    widgets.number(layer_column, settings.LAYER, "Layer", 0, fewest(view, other, "n_layers") - 1)
+    widgets.number(head_column, settings.HEAD, "Head", 0, fewest(view, other, "n_heads") - 1)
+    for column, variant, name in zip(st.columns(2), SIDES, names, strict=True):
         with column:
-            st.markdown(f"**{look.code(name)}**")
-            look.chart(
-                charts.attention_map(pattern, tokens.strings, theme=look.theme()),
-                key=f"head-{number}", alt=f"The weights of head {head} in layer {layer}.",
-            )  # fmt: skip
-    if len(first) > MAPS_SHOWN or len(second) > MAPS_SHOWN:
+            st.markdown(f"**{code(name)}**")
+            show_picture(head_side, view, variant=variant)
+    if max(len(view.tokens), len(other.tokens)) > MAPS_SHOWN:
         st.caption(f"The maps show the first {MAPS_SHOWN} tokens.")
-    if len(first) != len(second):
+    if len(view.tokens) != len(other.tokens):
         st.caption("The two sides have different numbers of tokens, so the maps have no difference cell by cell.")
         return
-    st.markdown(f"**Difference: {look.code(names[1])} minus {look.code(names[0])}**")
+    st.markdown(f"**Difference: {code(names[1])} minus {code(names[0])}**")
     with st.columns([3, 2])[0]:
-        look.chart(
-            charts.token_pair_map(
-                patterns[1] - patterns[0], shown[1].strings, what="weight", limit=1.0, masked=True, down="query",
-                across="key", theme=look.theme(),
-            ),
-            key="head-difference", alt="The difference of the two maps.",
-        )  # fmt: skip
+        show_picture(head_difference, view)
 
 
-show()
+def fewest(view: View, other: View, what: str) -> int:
+    """How many layers or heads both models have."""
+    return min(int(dict(side.config)[what]) for side in (view, other))  # type: ignore[call-overload]
+
+
+def shown_pattern(side: View, layer: int, head: int) -> Array:
+    """The weights of the tokens that the maps show: [query, key]."""
+    return side.trace()["pattern", layer][head, :MAPS_SHOWN, :MAPS_SHOWN]
+
+
+@picture("head", "One head on one side", settings.LAYER, settings.HEAD, *OTHER, variants=SIDES)
+def head_side(
+    view: View, layer: int, head: int, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str
+) -> Chart:
+    """One head's weights on one side."""
+    other = other_side(view, other_model, other_text, same_text, bos)
+    layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
+    side = view if variant == "first" else other
+    return Chart(
+        partial(charts.attention_map, shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]),
+        f"The weights of head {head} in layer {layer}.",
+    )
+
+
+@picture("head-difference", "One head, second minus first", settings.LAYER, settings.HEAD, *OTHER)
+def head_difference(
+    view: View, layer: int, head: int, other_model: str, other_text: str, same_text: bool, bos: bool
+) -> Chart | None:
+    """The difference of the two maps; none where the texts are not equally long."""
+    other = other_side(view, other_model, other_text, same_text, bos)
+    if len(view.tokens) != len(other.tokens):
+        return None
+    layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
+    difference = shown_pattern(other, layer, head) - shown_pattern(view, layer, head)
+    return Chart(
+        partial(
+            charts.token_pair_map,
+            difference,
+            other.strings[:MAPS_SHOWN],
+            what="weight",
+            limit=1.0,
+            masked=True,
+            down="query",
+            across="key",
+        ),
+        "The difference of the two maps.",
+    )

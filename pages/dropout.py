@@ -1,140 +1,230 @@
 """Dropout: what it zeroes in training, and how predictions and attention scatter because of it."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from gptviz import charts
-from gptviz.analysis.dropout import PLACES, Dropout, Spread, drop, spread
-from gptviz.analysis.ranking import strings_of, top_ids
-from gptviz.analysis.sampling import softmax
-from gptviz.trace import Trace
-from gptviz.ui import look, shared, state, widgets
+from gptviz.experiments.dropout import Dropout, DropoutRuns, Spread, dropout_runs, spread
+from gptviz.experiments.portions import Run
+from gptviz.numerics.ranking import top_ids
+from gptviz.numerics.sampling import softmax
+from gptviz.tokens import strings_of
+from gptviz.ui import settings, state, widgets, work
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import DropoutPlace
+from gptviz.ui.view import View
 
 MOST_RUNS = 200
 KEYS_SHOWN = 16  # tokens that one looks at most: their weights' spread is shown
 MAP_SHOWN = 64  # tokens of the map of one run
 NUMBERS = 8  # next tokens
-WHERE = {"embedding": "after the embeddings", "attention": "attention weights", "shortcut": "before the shortcuts"}
+WHERE = {
+    DropoutPlace.EMBEDDING: "after the embeddings",
+    DropoutPlace.ATTENTION: "attention weights",
+    DropoutPlace.SHORTCUT: "before the shortcuts",
+}
+HOW = (settings.TRAINING, settings.RATE, settings.DROPPED, settings.SEED)
+WHICH = (settings.LAYER, settings.HEAD, settings.TOKEN)
 
-view = shared.begin(
+ABOUT = About(
+    "Dropout",
     "Dropout",
     "In **training**, dropout makes a random share of numbers 0 at every pass, and scales up those that stay by "
     "1 / (1 - rate), so that no part can rely on another. In **evaluation** it does nothing: the same text always "
     "gives the same answer.",
 )
-config = view.engine.config
 
 
-@st.fragment
-def show() -> None:
+def show(view: View) -> None:
+    """Draw the page."""
+    show_dropout(view)
+
+
+@fragment
+def show_dropout(view: View) -> None:
     """The choices, and what the runs give."""
-    how, n_runs = choose()
+    how, n_runs = choose(view)
     layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer = widgets.number(layer_column, state.LAYER, "Layer", 0, config["n_layers"] - 1)
-    head = widgets.number(head_column, state.HEAD, "Head", 0, config["n_heads"] - 1)
-    chosen = widgets.position(token_column, view.tokens.strings, "After token")
-    tokens = view.tokens[: chosen + 1]  # later ones are not seen
-    trace = view.trace()
-    ids = top_ids(trace.logits_at(chosen), NUMBERS)
-    key = ("dropout", how, n_runs, layer, head)
-    bar = None if view.model.has(tokens, key) else st.progress(0.0, text="Running…")
-    found: Spread = view.model.result(
-        tokens, key,
-        lambda: spread(
-            tokens, view.engine, how, n_runs, layer=layer, head=head, ids=ids.tolist(),
-            progress=lambda done, runs: bar.progress(done / runs, text=f"{done} of {runs} runs") if bar else None,
-        ),
-    )  # fmt: skip
-    if bar:
-        bar.empty()
-    show_spread(found, trace, chosen, ids, layer, head)
-    show_one_run(how, n_runs, layer, head, chosen)
-    shared.finish()
+    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    token = widgets.position(token_column, view.strings, "After token")
+    all_runs(view, how, n_runs, layer, head, token, run=work.behind_bar(view, "Runs with dropout:"))
+    show_spread(view, how, n_runs, layer, head, token)
+    show_one_run(view, how, n_runs, layer, head, token)
 
 
-def choose() -> tuple[Dropout, int]:
+def choose(view: View) -> tuple[Dropout, int]:
     """Mode, rate, places, seed and number of runs."""
     mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
-    training = mode_column.toggle(
-        "Training mode", key=state.TRAINING.name, help="PyTorch: model.train(). Off is model.eval(): no dropout."
+    training = widgets.entry(
+        mode_column.toggle,
+        settings.TRAINING,
+        "Training mode",
+        help="PyTorch: model.train(). Off is model.eval(): no dropout.",
     )
     rate = widgets.slider(
-        rate_column, state.RATE, "Rate", 0.0, 0.9, 0.05,
-        help=f"The share of numbers that become 0. This model was configured with {config['drop_rate']}.",
-    )  # fmt: skip
-    n_runs = widgets.number(runs_column, state.RUNS, "Runs", 1, MOST_RUNS)
-    seed = widgets.number(
-        seed_column, state.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
+        rate_column,
+        settings.RATE,
+        "Rate",
+        0.0,
+        0.9,
+        0.05,
+        help=f"The share of numbers that become 0. This model was configured with {view.config['drop_rate']}.",
     )
-    state.some_of(state.DROPPED, list(PLACES))
-    st.pills(
-        "Where", list(PLACES), format_func=WHERE.__getitem__, selection_mode="multi", key=state.DROPPED.name,
+    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
+    seed = widgets.number(
+        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
+    )
+    state.some_of(settings.DROPPED, list(WHERE))
+    dropped = widgets.several(
+        st.pills,
+        settings.DROPPED,
+        "Where",
+        list(WHERE),
+        format_func=WHERE.__getitem__,
+        selection_mode="multi",
         help="The three places where the course's model drops.",
-    )  # fmt: skip
-    places = tuple(place for place in PLACES if place in state.get(state.DROPPED))
-    return Dropout(rate if training else 0.0, places, seed), n_runs
+    )
+    return dropout_of(training, rate, dropped, seed), n_runs
 
 
-def show_spread(found: Spread, trace: Trace, chosen: int, ids: np.ndarray, layer: int, head: int) -> None:
+def dropout_of(training: bool, rate: float, dropped: list[str], seed: int) -> Dropout:
+    """The settings as `Dropout` has them."""
+    return Dropout(rate if training else 0.0, tuple(place for place in WHERE if place in dropped), seed)
+
+
+def up_to(view: View, token: int) -> View:
+    """The view of the text up to a token: it does not see the later ones."""
+    return replace(view, tokens=view.tokens[: token + 1])
+
+
+# --- many runs ---------------------------------------------------------------------------------
+
+
+def next_ids(view: View, token: int) -> NDArray[np.int64]:
+    """The most probable next tokens of the evaluation."""
+    return top_ids(view.trace().logits_at(token), NUMBERS)
+
+
+def all_runs(
+    view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int, run: Run | None = None
+) -> Spread:
+    """The results of all runs."""
+    tokens, ids = up_to(view, token).tokens, next_ids(view, token).tolist()
+    return spread(view.engine, tokens, how, n_runs, layer=layer, head=head, ids=ids, run=run or view.run_portions)
+
+
+def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
     """Predictions and one row of attention, over the runs, around the evaluation's."""
-    own = softmax(trace.logits_at(chosen))[ids]
-    row = trace["pattern", layer][head, chosen, : chosen + 1]
-    shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
+    found = all_runs(view, how, n_runs, layer, head, token)
     next_column, weights_column = st.columns(2, gap="large")
     with next_column:
-        st.subheader(f"After {look.code(view.tokens.strings[chosen])}")
-        look.chart(
-            charts.run_spread(found.probabilities, own, strings_of(ids), what="probability", theme=look.theme()),
-            key="spread", alt="The probabilities of the likeliest next tokens in every run.",
-        )  # fmt: skip
+        st.subheader(f"After {code(view.strings[token])}")
+        show_picture(prediction_spread, view)
         changed = int((found.probabilities.argmax(axis=1) != 0).sum())
         st.caption(
             f"In {changed} of {len(found.probabilities)} runs another of these tokens comes out on top. Dropout keeps "
             "the mean of every number that it touches, but the model is not linear: their mean may lie elsewhere."
         )
     with weights_column:
-        st.subheader(f"What {look.code(view.tokens.strings[chosen])} attends to")
-        strings = [f"{at} · {view.tokens.strings[at]}" for at in shown]
-        look.chart(
-            charts.run_spread(found.weights[:, shown], row[shown], strings, what="weight", theme=look.theme()),
-            key="spread-weights", alt=f"Weights of head {head} in layer {layer} in every run.",
-        )  # fmt: skip
+        st.subheader(f"What {code(view.strings[token])} attends to")
+        show_picture(weight_spread, view)
         st.caption("After dropout: 0 where the weight was dropped, larger than before where it stayed.")
 
 
-def show_one_run(how: Dropout, n_runs: int, layer: int, head: int, chosen: int) -> None:
+@picture("spread", "Predictions over many runs", *HOW, settings.RUNS, *WHICH)
+def prediction_spread(
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
+) -> Chart:
+    """The probabilities of the likeliest next tokens in every run, around the evaluation's."""
+    found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
+    ids = next_ids(view, token)
+    own = softmax(view.trace().logits_at(token))[ids]
+    return Chart(
+        partial(charts.run_spread, found.probabilities, own, strings_of(ids), what="probability"),
+        "The probabilities of the likeliest next tokens in every run.",
+    )
+
+
+@picture("spread-weights", "Attention over many runs", *HOW, settings.RUNS, *WHICH)
+def weight_spread(
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
+) -> Chart:
+    """One row of attention in every run, around the evaluation's."""
+    found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
+    row = view.trace()["pattern", layer][head, token, : token + 1]
+    shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
+    strings = [f"{at} · {view.strings[at]}" for at in shown]
+    return Chart(
+        partial(charts.run_spread, found.weights[:, shown], row[shown], strings, what="weight"),
+        f"Weights of head {head} in layer {layer} in every run.",
+    )
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
     """What one pass zeroes."""
     st.subheader("One pass: what is zeroed")
-    run = widgets.number(st.columns([1, 4])[0], state.RUN, "Run", 0, n_runs - 1)
-    first = max(0, chosen + 1 - MAP_SHOWN)
-    tokens = view.tokens[: chosen + 1]
+    run = widgets.number(st.columns([1, 4])[0], settings.RUN, "Run", 0, n_runs - 1)
     with st.spinner("Running once more…"):
-        found = view.model.result(
-            tokens, ("dropped", how, run, layer, head),
-            lambda: drop(tokens, view.engine, how, range(run, run + 1), layer=layer, head=head),
-        )  # fmt: skip
-    pattern, dropped = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
+        found = one_run(view, how, run, layer, head, token)
     possible = int((found.pattern[0] > 0).sum())
     zeroed = int(((found.dropped[0] == 0) & (found.pattern[0] > 0)).sum())
     before_column, after_column = st.columns(2)
-    strings = tokens.strings[first:]
     with before_column:
         st.markdown("**Weights of this run, before dropout:** rows sum to 1")
-        look.chart(
-            charts.attention_map(pattern, strings, theme=look.theme()),
-            key="before-dropout", alt=f"Weights of head {head} in layer {layer} before dropout.",
-        )  # fmt: skip
+        show_picture(before_dropout, view)
     with after_column:
-        scale = (
-            f"the rest times {1 / (1 - how.rate):.3g}" if how.rate and "attention" in how.places else "nothing changes"
-        )
+        drops = how.rate and DropoutPlace.ATTENTION in how.places
+        scale = f"the rest times {1 / (1 - how.rate):.3g}" if drops else "nothing changes"
         st.markdown(f"**After dropout:** {zeroed} of {possible} zeroed (×), {scale}")
-        look.chart(
-            charts.dropped_map(pattern, dropped, strings, theme=look.theme()),
-            key="after-dropout", alt="The same weights after dropout; those that became 0 are crossed.",
-        )  # fmt: skip
-    if first:
-        st.caption(f"The maps show positions {first} to {chosen}.")
+        show_picture(after_dropout, view)
+    if first := first_shown(token):
+        st.caption(f"The maps show positions {first} to {token}.")
 
 
-show()
+def one_run(view: View, how: Dropout, run: int, layer: int, head: int, token: int) -> DropoutRuns:
+    """One run, whole."""
+    return view.computed(
+        dropout_runs, view.engine, up_to(view, token).tokens, how, range(run, run + 1), layer=layer, head=head
+    )
+
+
+def first_shown(token: int) -> int:
+    """The first position of the maps."""
+    return max(0, token + 1 - MAP_SHOWN)
+
+
+@picture("before-dropout", "One run's attention before dropout", *HOW, settings.RUN, *WHICH)
+def before_dropout(
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
+) -> Chart:
+    """The weights that the run's softmax gave."""
+    found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
+    first = first_shown(token)
+    return Chart(
+        partial(charts.attention_map, found.pattern[0, first:, first:], view.strings[first : token + 1]),
+        f"Weights of head {head} in layer {layer} before dropout.",
+    )
+
+
+@picture("after-dropout", "One run's attention after dropout", *HOW, settings.RUN, *WHICH)
+def after_dropout(
+    view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
+) -> Chart:
+    """The same weights, those that became 0 crossed."""
+    found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
+    first = first_shown(token)
+    pattern, after = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
+    return Chart(
+        partial(charts.dropped_map, pattern, after, view.strings[first : token + 1]),
+        "The same weights after dropout; those that became 0 are crossed.",
+    )

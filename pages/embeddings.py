@@ -1,146 +1,206 @@
 """Embeddings: the vectors that tokens and positions begin with, their sum, their neighbours."""
 
+from functools import partial
+
 import streamlit as st
 
 from gptviz import charts
-from gptviz.analysis.embeddings import cosine_similarity, nearest_tokens, norms, principal_components
-from gptviz.ui import look, shared, state, widgets
+from gptviz.analysis.embeddings import nearest_tokens
+from gptviz.numerics.vectors import cosine_similarity, norms, principal_components
+from gptviz.tokens import Tokens
+from gptviz.trace import Array
+from gptviz.ui import settings, state, widgets
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import Embedding
+from gptviz.ui.view import View
 
-KINDS = {"embed": "Token", "pos_embed": "Positional", "resid_pre": "Summed"}
+KINDS = {Embedding.TOKEN: "Token", Embedding.POSITIONAL: "Positional", Embedding.SUMMED: "Summed"}
 DIMENSIONS_SHOWN = 8
 POSITIONS_SHOWN = 256  # on each side of the picture of all positions
 
-view = shared.begin(
+ABOUT = About(
+    "Embeddings",
     "Embeddings",
     "Each token id picks a row of the **token embedding**, each position a row of the **positional embedding**. Their "
     "sum is the vector that enters the first block: the start of the residual stream.",
 )
-trace = view.trace()
-strings = view.tokens.strings
-vectors = {
-    "embed": trace["embed"],
-    "pos_embed": trace["pos_embed"],
-    "resid_pre": trace["resid_pre", 0],
-}
 
 
-@st.fragment
-def show_vectors() -> None:
+def show(view: View) -> None:
+    """Draw the page."""
+    show_vectors(view)
+    show_neighbours(view)
+    show_positions(view)
+
+
+def vectors(view: View, kind: str) -> Array:
+    """One of the three embeddings of the text's tokens: [pos, emb_dim]."""
+    trace = view.trace()
+    return trace["resid_pre", 0] if kind == Embedding.SUMMED else trace[kind]
+
+
+@fragment
+def show_vectors(view: View) -> None:
     """One of the three embeddings as a heat map, the lengths of all, and the angles between tokens."""
-    state.one_of(state.KIND, list(KINDS))
-    st.segmented_control("Embedding", list(KINDS), format_func=KINDS.__getitem__, key=state.KIND.name, required=True)
-    kind = state.get(state.KIND)
-    look.chart(
-        charts.dimension_map(vectors[kind], strings, theme=look.theme()),
-        key="embedding-map",
-        alt=f"{KINDS[kind]} embedding: one token a row, one dimension a column.",
-    )
+    widgets.choice(st.segmented_control, settings.EMBEDDING, "Embedding", KINDS)
+    show_picture(embedding_map, view)
     lengths_column, cosines_column = st.columns(2, gap="large")
     with lengths_column:
         st.subheader("Length of each vector")
-        lengths = {KINDS[name]: norms(rows) for name, rows in vectors.items()}
-        look.chart(
-            charts.token_lines(lengths, strings, what="Euclidean length", theme=look.theme()),
-            key="embedding-lengths",
-            alt="The lengths of the token, positional and summed embedding of every token.",
-        )
+        show_picture(embedding_lengths, view)
     with cosines_column:
         st.subheader("Similarity between tokens")
-        look.chart(
-            charts.token_pair_map(
-                cosine_similarity(vectors[kind]), strings, what="cosine", limit=1.0, theme=look.theme()
-            ),
-            key="embedding-cosines",
-            alt=f"Cosine between the {KINDS[kind].lower()} embeddings of every two tokens.",
-        )
-    show_components()
-    shared.finish()
+        show_picture(embedding_cosines, view)
+    show_components(view)
 
 
-@st.fragment
-def show_components() -> None:
+@picture("embedding-map", "An embedding of every token", settings.EMBEDDING)
+def embedding_map(view: View, embedding: str) -> Chart:
+    """One token a row, one dimension a column."""
+    return Chart(
+        partial(charts.dimension_map, vectors(view, embedding), view.strings),
+        f"{KINDS[Embedding(embedding)]} embedding: one token a row, one dimension a column.",
+    )
+
+
+@picture("embedding-lengths", "Lengths of the embeddings")
+def embedding_lengths(view: View) -> Chart:
+    """The lengths of all three embeddings over the text."""
+    lengths = {name: norms(vectors(view, kind)) for kind, name in KINDS.items()}
+    return Chart(
+        partial(charts.token_lines, lengths, view.strings, what="Euclidean length"),
+        "The lengths of the token, positional and summed embedding of every token.",
+    )
+
+
+@picture("embedding-cosines", "Similarity between the embeddings of the text", settings.EMBEDDING)
+def embedding_cosines(view: View, embedding: str) -> Chart:
+    """The cosine between every two tokens."""
+    cosines = cosine_similarity(vectors(view, embedding))
+    return Chart(
+        partial(charts.token_pair_map, cosines, view.strings, what="cosine", limit=1.0),
+        f"Cosine between the {KINDS[Embedding(embedding)].lower()} embeddings of every two tokens.",
+    )
+
+
+@fragment
+def show_components(view: View) -> None:
     """The tokens along their main directions."""
     st.subheader("The tokens along their main directions")
-    if len(strings) < 3:
+    if len(view.tokens) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
-        shared.finish()
         return
-    # One of the two: a scene in WebGL takes longer to draw than the rest of the page.
-    in_3d = st.toggle("In three dimensions", key=state.IN_3D.name)
-    n_components = 3 if in_3d else 2
-    kind = state.get(state.KIND)
-    found = principal_components(vectors[kind], n_components)
-    look.chart(
-        charts.principal_scatter(found.coordinates, strings, found.explained, theme=look.theme()),
-        key="components",
-        alt=f"The tokens along the first {n_components} principal components of their embeddings.",
-    )
+    # In two or in three dimensions: a scene in WebGL takes longer to draw than the rest of the page.
+    in_3d = widgets.entry(st.toggle, settings.IN_3D, "In three dimensions")
+    kind = state.get(settings.EMBEDDING)
+    show_picture(components, view)
+    explained = principal_components(vectors(view, kind), n_components(in_3d)).explained
     st.caption(
-        f"Principal components of the {KINDS[kind].lower()} embeddings of this text; together the {n_components} hold "
-        f"{found.explained.sum():.0%} of the variance."
+        f"Principal components of the {KINDS[Embedding(kind)].lower()} embeddings of this text; together the "
+        f"{n_components(in_3d)} hold {explained.sum():.0%} of the variance."
     )
-    shared.finish()
 
 
-@st.fragment
-def show_neighbours() -> None:
-    """The nearest tokens in the whole vocabulary, of a token of the text or of any word."""
+@picture("components", "The tokens along their main directions", settings.EMBEDDING, settings.IN_3D)
+def components(view: View, embedding: str, in_3d: bool) -> Chart | None:
+    """The tokens along the first principal components; none for fewer than three tokens."""
+    if len(view.tokens) < 3:
+        return None
+    found = principal_components(vectors(view, embedding), n_components(in_3d))
+    return Chart(
+        partial(charts.principal_scatter, found.coordinates, view.strings, found.explained),
+        f"The tokens along the first {n_components(in_3d)} principal components of their embeddings.",
+    )
+
+
+def n_components(in_3d: bool) -> int:
+    """How many main directions are shown."""
+    return 3 if in_3d else 2
+
+
+@fragment
+def show_neighbours(view: View) -> None:
+    """The nearest tokens in the whole vocabulary, to a token of the text or to any word."""
     st.subheader("Nearest tokens in the whole vocabulary")
-    engine = view.engine
     token_column, word_column = st.columns(2)
-    chosen = widgets.position(token_column, strings, "Token of the text")
-    word_column.text_input(
-        "Or any word", key=state.PROBE.name, placeholder="such as: king", help="Its first token counts; a space counts."
+    token = widgets.position(token_column, view.strings, "Token of the text")
+    word = widgets.entry(
+        word_column.text_input,
+        settings.PROBE,
+        "Or any word",
+        placeholder="such as: king",
+        help="Its first token counts; a space counts.",
     )
-    word = state.get(state.PROBE)
-    probe = engine.tokenize(word) if word else view.tokens[chosen : chosen + 1]
+    probe = probed(view, token, word)
     if len(probe) > 1:
-        st.caption(
-            f"{look.code(''.join(probe.strings))} is {len(probe)} tokens; the first is {look.code(probe.strings[0])}."
-        )
-    embeddings = engine.weight("tok_emb.weight")
-    id = probe.ids[0]
+        st.caption(f"{code(''.join(probe.strings))} is {len(probe)} tokens; the first is {code(probe.strings[0])}.")
+    show_picture(neighbours, view)
+
+
+@picture("neighbours", "Nearest tokens in the vocabulary", settings.TOKEN, settings.PROBE)
+def neighbours(view: View, token: int, probe: str) -> Chart:
+    """The ten tokens whose embeddings point most nearly the same way."""
+    tokens = probed(view, token, probe)
+    embeddings, id = view.engine.weights.w_e, tokens.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
-    look.chart(
-        charts.value_bars(
-            table["cosine"].to_numpy(), table["token"].tolist(), what="cosine", horizontal=True, theme=look.theme()
-        ),
-        key="neighbours",
-        alt=f"The ten tokens whose embeddings point most nearly the way of {probe.strings[0]}.",
+    return Chart(
+        partial(charts.value_bars, table["cosine"].to_numpy(), table["token"].tolist(), what="cosine", horizontal=True),
+        f"The ten tokens whose embeddings point most nearly the way of {tokens.strings[0]}.",
     )
-    shared.finish()
 
 
-@st.fragment
-def show_positions() -> None:
+def probed(view: View, token: int, word: str) -> Tokens:
+    """The tokens of a typed word, or the text's token at a position."""
+    return view.engine.tokenize(word) if word else view.tokens[token : token + 1]
+
+
+@fragment
+def show_positions(view: View) -> None:
     """The positional table itself: how alike positions are, and single dimensions over them."""
     st.subheader("The positional embedding itself")
-    table = view.engine.weight("pos_emb.weight")
-    step = -(-len(table) // POSITIONS_SHOWN)
+    n_positions, n_dimensions = view.engine.weights.w_pos.shape
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
-        state.several_of(state.DIMENSIONS, table.shape[1], DIMENSIONS_SHOWN)
-        dimensions = st.multiselect(
-            "Dimensions", range(table.shape[1]), key=state.DIMENSIONS.name, max_selections=DIMENSIONS_SHOWN,
+        state.several_of(settings.DIMENSIONS, n_dimensions, DIMENSIONS_SHOWN)
+        widgets.several(
+            st.multiselect,
+            settings.DIMENSIONS,
+            "Dimensions",
+            range(n_dimensions),
+            max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
-        )  # fmt: skip
-        look.chart(
-            charts.position_waves(table, dimensions, n_used=len(strings), theme=look.theme()),
-            key="waves",
-            alt="Chosen dimensions of the positional embedding over all positions.",
         )
-        st.caption(f"The grey part is your text's: {len(strings)} of {len(table):,} positions.")
+        show_picture(position_waves, view)
+        st.caption(f"The grey part is your text's: {len(view.tokens)} of {n_positions:,} positions.")
     with similarity_column:
-        look.chart(
-            charts.position_similarity(cosine_similarity(table[::step]), step, theme=look.theme()),
-            key="positions",
-            alt="Cosine between the embeddings of every two positions: near ones are alike.",
-        )
-        if step > 1:
-            st.caption(f"Every {step}th position is shown.")
-    shared.finish()
+        show_picture(position_similarity, view)
+        if step_of(n_positions) > 1:
+            st.caption(f"Every {step_of(n_positions)}th position is shown.")
 
 
-show_vectors()
-show_neighbours()
-show_positions()
+@picture("waves", "Dimensions of the positional embedding", settings.DIMENSIONS)
+def position_waves(view: View, dimensions: list[int]) -> Chart:
+    """Chosen dimensions over all positions."""
+    return Chart(
+        partial(charts.position_waves, view.engine.weights.w_pos, dimensions, n_used=len(view.tokens)),
+        "Chosen dimensions of the positional embedding over all positions.",
+    )
+
+
+@picture("positions", "Similarity between positions")
+def position_similarity(view: View) -> Chart:
+    """The cosine between the embeddings of every two positions."""
+    table = view.engine.weights.w_pos
+    step = step_of(len(table))
+    return Chart(
+        partial(charts.position_similarity, cosine_similarity(table[::step]), step),
+        "Cosine between the embeddings of every two positions: near ones are alike.",
+    )
+
+
+def step_of(n_positions: int) -> int:
+    """Which positions are shown: every so many."""
+    return -(-n_positions // POSITIONS_SHOWN)

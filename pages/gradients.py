@@ -1,180 +1,236 @@
 """Gradients: what training would change, why there are shortcuts, and which tokens a prediction rests on."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
+from streamlit.delta_generator import DeltaGenerator
 
 import gptviz
 from gptviz import charts
-from gptviz.analysis.gradients import GROUPS, all_shortcuts, gradient_table
-from gptviz.analysis.saliency import gradient_times_input, integrated_gradients
 from gptviz.analysis.stream import similarity_of_tokens
+from gptviz.experiments.gradients import all_shortcuts, gradient_table
+from gptviz.experiments.portions import Run
+from gptviz.experiments.token_attribution import Integrated, gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
-from gptviz.ui import look, models, shared, state, widgets
-from gptviz.ui.models import LoadedModel
+from gptviz.ui import settings, state, widgets, work
+from gptviz.ui.fragments import fragment
+from gptviz.ui.markdown import code, plain
+from gptviz.ui.page import About
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import AttributionMethod, ParameterGroup
+from gptviz.ui.tables import verdict
+from gptviz.ui.view import View
 
 LARGEST_TWIN = 4_000_000_000  # bytes: a second model of this size beside the first
-METHODS = {"integrated": "Integrated gradients", "times_input": "Gradient × input"}
+GROUPS = {
+    ParameterGroup.ATTENTION: "attention",
+    ParameterGroup.FEED_FORWARD: "feed-forward",
+    ParameterGroup.NORM1: "LayerNorm 1",
+    ParameterGroup.NORM2: "LayerNorm 2",
+}
+METHODS = {AttributionMethod.INTEGRATED: "Integrated gradients", AttributionMethod.TIMES_INPUT: "Gradient × input"}
 
-view = shared.begin(
+ABOUT = About(
+    "Gradients",
     "Gradients",
     "Training follows the **gradient** of the loss: how the mean surprise about this text's own next tokens would "
     "change with every parameter. Nothing is trained here; the gradient is measured, and the model stays as it is.",
 )
-n_layers = view.engine.config["n_layers"]
-strings = view.tokens.strings
 
 
-@st.fragment
-def show_depth() -> None:
+def show(view: View) -> None:
+    """Draw the page."""
+    if len(view.tokens) > 1:
+        show_depth(view)
+    else:
+        st.caption("One token alone has no next token, so there is no loss to measure: add a second.")
+    show_attribution(view)
+
+
+# --- over depth --------------------------------------------------------------------------------
+
+
+@fragment
+def show_depth(view: View) -> None:
     """Gradients and the likeness of tokens over depth, with and without shortcuts."""
     st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
-    state.one_of(state.GROUP, list(GROUPS))
     with group_column:
-        st.segmented_control(
-            "Parameters", list(GROUPS), format_func=GROUPS.__getitem__, key=state.GROUP.name, required=True,
+        group = widgets.choice(
+            st.segmented_control,
+            settings.GROUP,
+            "Parameters",
+            GROUPS,
             help="The length of the gradient with respect to all of a block's parameters of this kind.",
-        )  # fmt: skip
-    sides = {("this model", "without shortcuts"): view.model} | twin(twin_column)
-    gradients, likeness, rows = {}, {}, []
-    for names, model in sides.items():
-        for told, off in zip(names, ((), all_shortcuts(n_layers)), strict=True):
-            with st.spinner(f"Going back through {told}…"):
-                loss, gradients[told], likeness[told] = measured(model, off)
-            rows.append(
-                {
-                    "model": told,
-                    "mean loss (nats)": loss,
-                    "gradient of the first block over the last's": gradients[told][0] / gradients[told][-1],
-                    "likeness of tokens at the end": likeness[told][-1],
-                }
-            )
-    blocks = [f"block {layer}" for layer in range(n_layers)]
+        )
+    beside = choose_twin(twin_column, view)
+    for name, (side, off) in sides(view, beside).items():
+        with st.spinner(f"Going back through {name}…"):
+            measured(side, off, group)
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Length of the gradient, block by block**")
-        look.chart(
-            charts.depth_lines(
-                gradients, blocks, what="length (logarithmic scale)", logarithmic=True,
-                theme=look.theme(),
-            ),
-            key="gradients", alt="The gradient's length over the blocks, with and without shortcuts.",
-        )  # fmt: skip
+        show_picture(gradient_lengths, view)
     with right:
         st.markdown("**How alike all tokens' vectors are:** mean cosine between them")
-        look.chart(
-            charts.depth_lines(likeness, ["embeddings", *blocks], what="cosine", theme=look.theme()),
-            key="likeness", alt="Mean cosine between the tokens' vectors over depth, with and without shortcuts.",
-        )  # fmt: skip
-    st.dataframe(pd.DataFrame(rows).round(4), hide_index=True)
+        show_picture(token_likeness, view)
+    st.dataframe(depth_table(view, beside, group), hide_index=True)
     st.markdown(
         "In a network without normalisation, gradients shrink with every layer that has no shortcut. GPT-2 normalises "
         "before each sub-layer, which keeps their length alive. What the shortcuts keep here is **what sets tokens "
         "apart**: without them, each attention mixes the tokens until all vectors point the same way (Dong et al. "
         "2021), and the loss says what is left of the prediction."
     )
-    shared.finish()
 
 
-def twin(place: st.delta_generator.DeltaGenerator) -> dict[tuple[str, str], LoadedModel]:
-    """The untrained twin, where it is asked for and fits in; with its names, with and without shortcuts."""
-    too_large = 4 * view.engine.n_parameters > LARGEST_TWIN
-    asked = place.toggle(
-        "Beside an untrained model of the same size", key=state.TWIN.name, disabled=too_large,
-        help="This model is too large for a second one." if too_large else "Random weights, before any training.",
-    )  # fmt: skip
-    if not asked or too_large:
-        return {}
+def twin_fits(view: View) -> bool:
+    """Whether an untrained model of the same size may stand beside this one."""
+    return 4 * view.engine.n_parameters <= LARGEST_TWIN
+
+
+def choose_twin(place: DeltaGenerator, view: View) -> bool:
+    """Whether the untrained twin is asked for and there is room for it."""
+    fits = twin_fits(view)
+    asked = widgets.entry(
+        place.toggle,
+        settings.TWIN,
+        "Beside an untrained model of the same size",
+        disabled=not fits,
+        help="Random weights, before any training." if fits else "This model is too large for a second one.",
+    )
+    if not asked or not fits:
+        return False
     try:
         with st.spinner("Making an untrained model…"):
-            model = models.untrained_twin(state.model_in_use())
+            _ = replace(view, is_untrained=True).model
     except gptviz.WeightsError as error:  # no memory for a second one
-        st.error(look.plain(str(error)), icon=":material/error:")
-        return {}
-    return {("untrained", "untrained, without"): model}
+        st.error(plain(str(error)), icon=":material/error:")
+        state.put(settings.TWIN, False)
+        return False
+    return True
 
 
-def measured(model: LoadedModel, off: tuple[Part, ...]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """The mean loss, the chosen group's gradient [layer], and the likeness of tokens [n_layers + 1]."""
+def sides(view: View, twin: bool) -> dict[str, tuple[View, tuple[Part, ...]]]:
+    """What is compared: names -> a view, and the parts that are off."""
+    untrained, off = replace(view, is_untrained=True), all_shortcuts(view.config["n_layers"])
+    found: dict[str, tuple[View, tuple[Part, ...]]] = {"this model": (view, ()), "without shortcuts": (view, off)}
+    if twin and twin_fits(view):
+        found |= {"untrained": (untrained, ()), "untrained, without": (untrained, off)}
+    return found
 
-    def measure() -> pd.DataFrame:
-        loss, norms = model.engine.gradient_norms(view.tokens, off=off)
-        return gradient_table(norms).assign(loss=loss)
 
-    table = model.result(view.tokens, ("gradients", off), measure)
-    in_blocks = table[table["layer"].notna() & (table["group"] == state.get(state.GROUP))].sort_values("layer")
-    likeness = model.result(view.tokens, ("likeness", off), lambda: similarity_of_tokens(model.trace(view.tokens, off)))
+def measured(view: View, off: tuple[Part, ...], group: str) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """The mean loss, the group's gradient [layer], and the likeness of tokens [n_layers + 1]."""
+    table = view.computed(gradient_table, view.engine, view.tokens, off)
+    in_blocks = table[table["layer"].notna() & (table["group"] == group)].sort_values("layer")
+    likeness = view.computed(similarity_of_tokens, view.trace(off))
     return float(table["loss"].iloc[0]), in_blocks["norm"].to_numpy(float), likeness
 
 
-@st.fragment
-def show_saliency() -> None:
+def depth_table(view: View, twin: bool, group: str) -> pd.DataFrame:
+    """One row per side: mean loss, how much of the gradient reaches the first block, and the likeness at the end."""
+    rows = []
+    for name, (side, off) in sides(view, twin).items():
+        loss, gradients, likeness = measured(side, off, group)
+        rows.append(
+            {
+                "model": name,
+                "mean loss (nats)": loss,
+                "gradient of the first block over the last's": gradients[0] / gradients[-1],
+                "likeness of tokens at the end": likeness[-1],
+            }
+        )
+    return pd.DataFrame(rows).round(4)
+
+
+@picture("gradients", "Gradients over depth", settings.GROUP, settings.TWIN)
+def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
+    """The length of each block's gradient, with and without shortcuts; none for one token."""
+    if len(view.tokens) == 1:
+        return None
+    series = {name: measured(side, off, group)[1] for name, (side, off) in sides(view, twin).items()}
+    blocks = [f"block {layer}" for layer in range(view.config["n_layers"])]
+    return Chart(
+        partial(charts.depth_lines, series, blocks, what="length (logarithmic scale)", logarithmic=True),
+        "The gradient's length over the blocks, with and without shortcuts.",
+    )
+
+
+@picture("likeness", "Likeness of tokens over depth", settings.TWIN)
+def token_likeness(view: View, twin: bool) -> Chart | None:
+    """Mean cosine between the tokens' vectors, with and without shortcuts; none for one token."""
+    if len(view.tokens) == 1:
+        return None
+    series = {
+        name: side.computed(similarity_of_tokens, side.trace(off)) for name, (side, off) in sides(view, twin).items()
+    }
+    depths = ["embeddings", *(f"block {layer}" for layer in range(view.config["n_layers"]))]
+    return Chart(
+        partial(charts.depth_lines, series, depths, what="cosine"),
+        "Mean cosine between the tokens' vectors over depth, with and without shortcuts.",
+    )
+
+
+# --- which tokens count ------------------------------------------------------------------------
+
+
+@fragment
+def show_attribution(view: View) -> None:
     """Which tokens of the text a prediction rests on."""
     st.subheader("Which tokens does a prediction rest on?")
     position_column, target_column, method_column = st.columns(3)
-    chosen = widgets.position(position_column, strings, "After token")
-    trace = view.trace()
-    best = int(trace.logits_at(chosen).argmax())
-    token = widgets.token(target_column, state.TARGET, "Prediction", best, placeholder="the most probable token")
-    state.one_of(state.METHOD, list(METHODS))
+    position = widgets.position(position_column, view.strings, "After token")
+    best = int(view.trace().logits_at(position).argmax())
+    token = widgets.token(target_column, settings.TARGET, "Prediction", best, placeholder="the most probable token")
     with method_column:
-        st.segmented_control(
-            "Method", list(METHODS), format_func=METHODS.__getitem__, key=state.METHOD.name, required=True
-        )
-    name = look.code(view.engine.tokenizer.tokens([token]).strings[0])
-    if state.get(state.METHOD) == "integrated":
-        contributions = show_integrated(chosen, token)
+        method = widgets.choice(st.segmented_control, settings.METHOD, "Method", METHODS)
+    name = code(view.engine.tokenizer.tokens([token]).strings[0])
+    if method == AttributionMethod.INTEGRATED:
+        show_completeness(view, position, token)
         about = (
             f"What each token's embedding adds to the log-probability of {name}, on the way from no token embeddings "
             "to the text's (Sundararajan et al. 2017)."
         )
     else:
-        with st.spinner("Going back through the model…"):
-            contributions = view.model.result(
-                view.tokens, ("times input", chosen, token),
-                lambda: gradient_times_input(trace, view.engine, chosen, token),
-            )  # fmt: skip
         about = (
             f"The slope of the log-probability of {name} when a token's embedding fades: a first guess, which does not "
             "add up."
         )
-    shown = np.where(np.arange(len(strings)) <= chosen, contributions, np.nan)
-    look.chart(
-        charts.value_bars(shown, strings, what="nats", theme=look.theme()),
-        key="saliency", alt="How much each token of the text counts for the chosen prediction.",
-    )  # fmt: skip
+    with st.spinner("Going back through the model…"):
+        show_picture(token_attribution, view)
     st.caption(about + " Above 0: the token made it more probable.")
-    shared.finish()
 
 
-def show_integrated(chosen: int, token: int) -> NDArray[np.float64]:
-    """The contributions, and a badge that says whether they add up."""
-    trace = view.trace()
-    key = ("integrated", chosen, token)
-    bar = None if view.model.has(view.tokens, key) else st.progress(0.0, text="Going back through the model…")
+def integrated(view: View, position: int, token: int, run: Run | None = None) -> Integrated:
+    """Integrated gradients of the text's run."""
+    return integrated_gradients(view.trace(), position, token, run=run or view.run_portions)
 
-    def tell(done: int, steps: int) -> None:
-        if bar:
-            bar.progress(done / steps)
 
-    found = view.model.result(
-        view.tokens, key, lambda: integrated_gradients(trace, view.engine, chosen, token, progress=tell)
-    )
-    if bar:
-        bar.empty()
-    complete = found.error <= 0.01
-    st.badge(
+def show_completeness(view: View, position: int, token: int) -> None:
+    """Whether the contributions add up to the model's own difference."""
+    found = integrated(view, position, token, run=work.behind_bar(view, "Going back through the model…"))
+    verdict(
+        found.error <= 0.01,
         f"Sum {found.contributions.sum():+.4f} nats, the model's own difference {found.difference:+.4f}: "
         f"{found.error:.2%} off, in {found.n_steps} steps",
-        icon=":material/check_circle:" if complete else ":material/error:", color="green" if complete else "red",
-    )  # fmt: skip
-    return found.contributions
+    )
 
 
-if len(view.tokens) > 1:
-    show_depth()
-else:
-    st.caption("One token alone has no next token, so there is no loss to measure: add a second.")
-show_saliency()
+@picture("saliency", "Which tokens a prediction rests on", settings.TOKEN, settings.TARGET, settings.METHOD)
+def token_attribution(view: View, token: int, target: str, method: str) -> Chart:
+    """How much each token of the text counts for the prediction."""
+    trace = view.trace()
+    predicted = widgets.first_token(target, int(trace.logits_at(token).argmax()))
+    if method == AttributionMethod.INTEGRATED:
+        contributions = integrated(view, token, predicted).contributions
+    else:
+        contributions = view.computed(gradient_times_input, trace, token, predicted)
+    shown = np.where(np.arange(len(view.tokens)) <= token, contributions, np.nan)
+    return Chart(
+        partial(charts.value_bars, shown, view.strings, what="nats"),
+        "How much each token of the text counts for the chosen prediction.",
+    )

@@ -1,86 +1,117 @@
 """Next token: what comes next and how sure the model is, how well it foresaw the text, and one token after another."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.prediction import prediction_table
-from gptviz.analysis.sampling import draw, next_token_probabilities
-from gptviz.tokens import END_OF_TEXT_ID, Tokens
-from gptviz.trace import Trace
-from gptviz.ui import limits, look, shared, state, widgets
+from gptviz.checkpoints import WeightsError
+from gptviz.numerics.sampling import draw, next_token_probabilities
+from gptviz.tokens import END_OF_TEXT_ID
+from gptviz.ui import chips, limits, settings, state, widgets
+from gptviz.ui.fragments import fragment, rerun_fragment
+from gptviz.ui.markdown import code, plain
+from gptviz.ui.page import About, stop_if_broken
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.view import View
 
 SEVERAL = 20  # tokens that one click writes at most
+AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
+SAMPLING = (settings.TEMPERATURE, settings.TOP_K, settings.TOP_P)
 NUMBERS = {
     "logit": st.column_config.NumberColumn(format="%.4f"),
     "probability": st.column_config.NumberColumn(format="%.6f", help="the model's own"),
     "drawn": st.column_config.NumberColumn(format="%.6f", help="after temperature, top-k and top-p"),
 }
-AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
 
-view = shared.begin(
+ABOUT = About(
+    "Next token",
     "Next token",
     "After every token the model gives each of the 50,257 tokens a score, its **logit**. A softmax over the whole "
     "vocabulary makes them probabilities, and one token is drawn from these.",
 )
 
 
-def text_and_continuation() -> Tokens:
-    """The text's tokens and those that the model went on with, as far as the context reaches."""
-    continuation = state.continuation(view.engine.config["vocab_size"])
+def show(view: View) -> None:
+    """Draw the page."""
+    show_prediction(view)
+
+
+def with_continuation(view: View, continuation: tuple[int, ...]) -> View:
+    """The view of the text and of what the model wrote behind it, as far as the context reaches."""
     tokens = view.tokens + view.engine.tokenizer.tokens(continuation)
-    return tokens[: view.engine.config["context_length"]]
+    return replace(view, tokens=tokens[: view.config["context_length"]])
 
 
-@st.fragment
-def show_prediction() -> None:
+@fragment
+def show_prediction(view: View) -> None:
     """Everything here depends on the continuation, so it is one fragment."""
-    tokens = text_and_continuation()
-    trace = replace(view, tokens=tokens).trace()
-    shared.stop_if_broken(view.model, trace)
-
-    token_column, *number_columns = st.columns([2, 1, 1, 1, 1, 1])
-    chosen = widgets.position(token_column, tokens.strings, "After token")
-    k = widgets.number(number_columns[0], state.K, "Show", 1, 50, help="How many tokens the chart shows.")
-    temperature = widgets.slider(
-        number_columns[1], state.TEMPERATURE, "Temperature", 0.0, 2.0, 0.05,
-        help="Divides the logits: below 1 the likely tokens gain, above 1 the unlikely; 0 always takes the first.",
-    )  # fmt: skip
-    top_k = widgets.number(
-        number_columns[2], state.TOP_K, "Top-k", 0, 50_257, help="Only the k most probable can be drawn; 0 keeps all."
-    )
-    top_p = widgets.slider(
-        number_columns[3], state.TOP_P, "Top-p", 0.05, 1.0, 0.05,
-        help="Only the most probable, until their probabilities sum to p, can be drawn; 1 keeps all.",
-    )  # fmt: skip
-    seed = widgets.number(
-        number_columns[4], state.SEED, "Seed", 0, 999_999, help="The same seed draws the same tokens again."
-    )
-    how = {"temperature": temperature, "top_k": top_k or None, "top_p": top_p}
-
+    written = with_continuation(view, state.continuation(view.config["vocab_size"]))
+    stop_if_broken(written.trace())
+    token, seed = choose(written)
     bars_column, writing_column = st.columns([3, 2], gap="large")
     with bars_column:
-        show_bars(trace, chosen, k, how)
+        show_bars(written, token)
     with writing_column:
-        show_writing(tokens, trace, seed, how)
-    show_foresight(trace, chosen)
-    shared.finish()
+        show_writing(view, written, seed)
+    show_foresight(written)
 
 
-def show_bars(trace: Trace, chosen: int, k: int, how: dict[str, Any]) -> None:
-    """The most probable tokens after the chosen one."""
-    st.subheader(f"After {look.code(trace.tokens.strings[chosen])}")
-    drawn = next_token_probabilities(trace.logits_at(chosen), **how)
-    table = trace.top_k(chosen, k).assign(drawn=lambda rows: drawn[rows["id"]])
-    look.chart(
-        charts.next_token_bars(table, theme=look.theme()),
-        key="next-token-bars",
-        alt=f"The {k} most probable next tokens after position {chosen}.",
+def choose(written: View) -> tuple[int, int]:
+    """The pickers; gives the chosen position and the seed."""
+    token_column, *columns = st.columns([2, 1, 1, 1, 1, 1])
+    token = widgets.position(token_column, written.strings, "After token")
+    widgets.number(columns[0], settings.K, "Show", 1, 50, help="How many tokens the chart shows.")
+    widgets.slider(
+        columns[1],
+        settings.TEMPERATURE,
+        "Temperature",
+        0.0,
+        2.0,
+        0.05,
+        help="Divides the logits: below 1 the likely tokens gain, above 1 the unlikely; 0 always takes the first.",
     )
-    n_possible = int(np.count_nonzero(drawn))
+    widgets.number(
+        columns[2], settings.TOP_K, "Top-k", 0, 50_257, help="Only the k most probable can be drawn; 0 keeps all."
+    )
+    widgets.slider(
+        columns[3],
+        settings.TOP_P,
+        "Top-p",
+        0.05,
+        1.0,
+        0.05,
+        help="Only the most probable, until their probabilities sum to p, can be drawn; 1 keeps all.",
+    )
+    seed = widgets.number(
+        columns[4], settings.SEED, "Seed", 0, 999_999, help="The same seed draws the same tokens again."
+    )
+    return token, seed
+
+
+def sampling() -> dict[str, Any]:
+    """Temperature, top-k and top-p as they are set, for `next_token_probabilities` and `Engine.generate`."""
+    return sampling_of(*state.values(SAMPLING))
+
+
+def sampling_of(temperature: float, top_k: int, top_p: float) -> dict[str, Any]:
+    """The same for given values."""
+    return {"temperature": temperature, "top_k": top_k or None, "top_p": top_p}
+
+
+# --- what comes next ---------------------------------------------------------------------------
+
+
+def show_bars(written: View, token: int) -> None:
+    """The most probable tokens after the chosen one."""
+    st.subheader(f"After {code(written.strings[token])}")
+    show_picture(next_token_bars, written)
+    table, n_possible = candidates(written, token, state.get(settings.K), sampling())
     st.caption(
         f"Bar: the probability of being drawn, with these settings, out of {n_possible:,} tokens that can be. "
         "Mark: the model's own probability."
@@ -88,51 +119,75 @@ def show_bars(trace: Trace, chosen: int, k: int, how: dict[str, Any]) -> None:
     widgets.folded("The numbers", lambda: st.dataframe(table, hide_index=True, column_config=NUMBERS))
 
 
-def show_writing(tokens: Tokens, trace: Trace, seed: int, how: dict[str, Any]) -> None:
+@picture("next-token-bars", "The most probable next tokens", settings.TOKEN, settings.K, *SAMPLING)
+def next_token_bars(view: View, token: int, k: int, temperature: float, top_k: int, top_p: float) -> Chart:
+    """The probabilities of being drawn beside the model's own."""
+    table, _ = candidates(view, token, k, sampling_of(temperature, top_k, top_p))
+    return Chart(partial(charts.next_token_bars, table), f"The {k} most probable next tokens after position {token}.")
+
+
+def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[pd.DataFrame, int]:
+    """`Trace.top_k` with a column drawn, the probability of being drawn; and how many tokens can be drawn at all."""
+    trace = view.trace()
+    drawn = next_token_probabilities(trace.logits_at(position), **how)
+    table = trace.top_k(position, k)
+    return table.assign(drawn=drawn[table["id"]]), int(np.count_nonzero(drawn))
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def show_writing(view: View, written: View, seed: int) -> None:
     """The text, and buttons to let the model go on with it."""
     st.subheader("Let it write")
-    n_text = len(view.tokens)
+    n_text, n_tokens = len(view.tokens), len(written.tokens)
     most = limits.read().new_tokens
-    room = min(view.engine.config["context_length"] - len(tokens), most - (len(tokens) - n_text))
-    is_new = len(tokens) > n_text
+    room = min(view.config["context_length"] - n_tokens, most - (n_tokens - n_text))
+    is_new = n_tokens > n_text
     with st.container(horizontal=True):
         add_one = st.button("Add one token", type="primary", disabled=not room, key="add-one")
         add_several = st.button(f"Add {min(SEVERAL, room)}", disabled=not room, key="add-several")
         st.button("Undo", disabled=not is_new, on_click=take_back, args=(1,), key="undo")
         st.button("Clear", disabled=not is_new, on_click=take_back, args=(None,), key="clear")
-
     strip = st.empty()
     with strip.container():
-        show_continuation(tokens)
-    if not room and len(tokens) - n_text == most:
+        show_continuation(view, written)
+    if not room and n_tokens - n_text == most:
         st.caption(f"{most:,} tokens are the most that are written here.")
     elif not room:
-        st.caption(f"The context is full: this model sees {len(tokens):,} tokens.")
+        st.caption(f"The context is full: this model sees {n_tokens:,} tokens.")
     if add_one:
-        probabilities = next_token_probabilities(trace.logits_at(-1), **how)
-        add_token(draw(probabilities, seed, position=len(tokens)))
-        shared.rerun_fragment()
+        probabilities = next_token_probabilities(written.trace().logits_at(-1), **sampling())
+        add_token(draw(probabilities, seed, position=n_tokens))
+        rerun_fragment()
     n_left = min(room, SEVERAL if add_several else state.to_write(view.tokens.ids))
     if n_left:
         st.button("Stop", icon=":material/stop:", key="stop", on_click=stop_writing)
-        for token in view.model.generate(tokens, min(AT_ONCE, n_left), seed=seed, **how):
-            n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
-            state.write(n_left, behind=view.tokens.ids)
-            add_token(token.id)
+        try:
+            for token in view.model.generate(written.tokens, min(AT_ONCE, n_left), seed=seed, **sampling()):
+                n_left = 0 if token.id == END_OF_TEXT_ID else n_left - 1
+                state.write(n_left, behind=view.tokens.ids)
+                add_token(token.id)
+                with strip.container():
+                    show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
+        except WeightsError as error:
+            take_back(1)  # after this token the numbers are broken, and nothing could be shown
             with strip.container():
-                show_continuation(text_and_continuation())
-        shared.rerun_fragment()
+                show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
+            st.error(plain(str(error)), icon=":material/error:")
+            return
+        rerun_fragment()
 
 
-def show_continuation(tokens: Tokens) -> None:
+def show_continuation(view: View, written: View) -> None:
     """The text plain, and what the model wrote as chips."""
     n_text = len(view.tokens)
-    look.written(view.tokens.text, tokens[n_text:], first=n_text)
+    chips.written(view.tokens.text, written.tokens[n_text:], first=n_text)
 
 
 def add_token(id: int) -> None:
     """Put one token behind the continuation."""
-    state.put(state.CONTINUATION, (*state.get(state.CONTINUATION), id))
+    state.put(settings.CONTINUATION, (*state.get(settings.CONTINUATION), id))
 
 
 def stop_writing() -> None:
@@ -143,44 +198,49 @@ def stop_writing() -> None:
 def take_back(n_tokens: int | None) -> None:
     """Take the continuation's last tokens back, or all of it."""
     stop_writing()
-    state.put(state.CONTINUATION, state.get(state.CONTINUATION)[:-n_tokens] if n_tokens else ())
+    state.put(settings.CONTINUATION, state.get(settings.CONTINUATION)[:-n_tokens] if n_tokens else ())
 
 
-def show_foresight(trace: Trace, chosen: int) -> None:
+# --- how well it foresaw -----------------------------------------------------------------------
+
+
+def show_foresight(written: View) -> None:
     """Every position's prediction, held against what the text really goes on with."""
     st.subheader("How well it foresaw the text")
-    if len(trace) == 1:
+    if len(written.tokens) == 1:
         st.caption("One token alone was not foreseen by anything: add a second.")
         return
     with st.spinner("Reading the predictions at every position…"):
-        table = view.model.result(trace.tokens, "prediction", lambda: prediction_table(trace))
+        table = written.computed(prediction_table, written.trace())
     mean = table["surprisal_nats"].mean()
     n_first = int((table["rank"] == 1).sum())
-    for column, (label, value, explanation) in zip(
-        st.columns(3),
+    figures = (
         (
-            (
-                "Mean loss",
-                f"{mean:.3f} nats",
-                "The mean of -ln p over all tokens that follow another: what training lowers.",
-            ),
-            ("Perplexity", f"{np.exp(mean):,.1f}", "e to the mean loss: as unsure as a choice among so many tokens."),
-            (
-                "First guess right",
-                f"{n_first} of {len(trace) - 1}",
-                "How often the most probable token was the text's.",
-            ),
+            "Mean loss",
+            f"{mean:.3f} nats",
+            "The mean of -ln p over all tokens that follow another: what training lowers.",
         ),
-        strict=True,
-    ):
-        column.metric(label, value, help=explanation, border=True)
-    bits = np.concatenate(([np.nan], table["surprisal_bits"].to_numpy()[:-1]))
-    look.chart(
-        charts.surprisal_bars(trace.tokens.strings, bits, chosen=chosen, theme=look.theme()),
-        key="surprisal-bars",
-        alt="Surprisal of every token, in bits: how little the model expected it.",
+        ("Perplexity", f"{np.exp(mean):,.1f}", "e to the mean loss: as unsure as a choice among so many tokens."),
+        (
+            "First guess right",
+            f"{n_first} of {len(written.tokens) - 1}",
+            "How often the most probable token was the text's.",
+        ),
     )
+    for column, (label, value, explanation) in zip(st.columns(3), figures, strict=True):
+        column.metric(label, value, help=explanation, border=True)
+    show_picture(surprisal_bars, written)
     widgets.folded("Every position's prediction", lambda: st.dataframe(table, hide_index=True))
 
 
-show_prediction()
+@picture("surprisal-bars", "Surprisal of every token", settings.TOKEN)
+def surprisal_bars(view: View, token: int) -> Chart | None:
+    """How little the model expected each token, in bits; none for one token alone."""
+    if len(view.tokens) == 1:
+        return None
+    table = view.computed(prediction_table, view.trace())
+    bits = np.concatenate(([np.nan], table["surprisal_bits"].to_numpy()[:-1]))
+    return Chart(
+        partial(charts.surprisal_bars, view.strings, bits, chosen=token),
+        "Surprisal of every token, in bits: how little the model expected it.",
+    )

@@ -1,21 +1,30 @@
 """Patching: which activation of one prompt brings its answer back in another."""
 
-import time
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from gptviz import charts
-from gptviz.analysis.patching import Kind, Question, all_patched, n_places, patched_differences, recovered
-from gptviz.analysis.ranking import top_ids
+from gptviz.experiments.patching import Kind, Question, all_patched, n_places, patched_differences, recovered
+from gptviz.numerics.chunks import chunks
+from gptviz.numerics.ranking import top_ids
 from gptviz.tokens import Tokens
-from gptviz.ui import look, shared, state, widgets
+from gptviz.ui import chips, settings, state, widgets, work
+from gptviz.ui.fragments import fragment, rerun_fragment
+from gptviz.ui.markdown import code
+from gptviz.ui.page import About, stop_if_broken
+from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import Patched
+from gptviz.ui.tables import verdict
+from gptviz.ui.view import View
 
-TOKENS_AT_ONCE = 2048  # of the runs between two looks at the Stop button
+TOKENS_AT_ONCE = 1024  # of the runs in one portion
 CLEAR = 0.5  # logits between the two prompts: below that, there is little to bring back
-SECONDS = 0.7  # of work between two drawings of the map
+QUESTION = (settings.CLEAN, settings.CORRUPTED, settings.ANSWER, settings.RIVAL, settings.BOS)
 
 
 class Pair(NamedTuple):
@@ -30,105 +39,125 @@ class Pair(NamedTuple):
 
 PAIRS = (
     Pair(
-        "Little dog, little cat", "Once upon a time there was a little dog. The little",
-        "Once upon a time there was a little cat. The little", " dog", " cat",
+        "Little dog, little cat",
+        "Once upon a time there was a little dog. The little",
+        "Once upon a time there was a little cat. The little",
+        " dog",
+        " cat",
     ),
     Pair(
-        "He or she", "The old man lived alone in a house by the sea. Every morning",
-        "The old woman lived alone in a house by the sea. Every morning", " he", " she",
+        "He or she",
+        "The old man lived alone in a house by the sea. Every morning",
+        "The old woman lived alone in a house by the sea. Every morning",
+        " he",
+        " she",
     ),
     Pair(
-        "John and Mary (GPT-2)", "When John and Mary went to the store, John gave a drink to",
-        "When John and Mary went to the store, Mary gave a drink to", " Mary", " John",
+        "John and Mary (GPT-2)",
+        "When John and Mary went to the store, John gave a drink to",
+        "When John and Mary went to the store, Mary gave a drink to",
+        " Mary",
+        " John",
     ),
-)  # fmt: skip
+)
 KINDS = {
-    "resid_pre": "Residual stream",
-    "attn_out": "Attention output",
-    "mlp_out": "MLP output",
-    "z": "Head by head",
+    Patched.STREAM: "Residual stream",
+    Patched.ATTENTION: "Attention output",
+    Patched.MLP: "MLP output",
+    Patched.HEAD: "Head by head",
 }
 ABOUT_KIND = {
-    "resid_pre": "The whole vector that enters a block, at one position of the corrupted prompt.",
-    "attn_out": "What one block's attention adds, at one position of the corrupted prompt.",
-    "mlp_out": "What one block's MLP adds, at one position of the corrupted prompt.",
-    "z": "What one head gathers, at all positions.",
+    Patched.STREAM: "The whole vector that enters a block, at one position of the corrupted prompt.",
+    Patched.ATTENTION: "What one block's attention adds, at one position of the corrupted prompt.",
+    Patched.MLP: "What one block's MLP adds, at one position of the corrupted prompt.",
+    Patched.HEAD: "What one head gathers, at all positions.",
 }
 
-view = shared.begin(
+ABOUT = About(
+    "Patching",
     "Patching",
     "Two prompts that differ in little, and end differently. Put **one activation of the clean run into the corrupted "
     "run**: how much of the clean answer comes back? This page has two prompts of its own.",
-    text=False,
+    uses_text=False,
 )
-engine = view.engine
 
 
-def use(pair: Pair) -> None:
-    """Fill the four fields."""
-    fields = (state.CLEAN, state.CORRUPTED, state.ANSWER, state.RIVAL)
-    for setting, word in zip(fields, pair[1:], strict=True):
-        state.put(setting, word)
+def show(view: View) -> None:
+    """Draw the page."""
+    show_patching(view)
 
 
-@st.fragment
-def show() -> None:
+@fragment
+def show_patching(view: View) -> None:
     """The prompts, and the map that they lead to."""
     with st.container(horizontal=True):
         for number, pair in enumerate(PAIRS):
             st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
-    question = ask()
-    if question is not None:
-        show_question(question)
-        show_map(question)
-    shared.finish()
+    prompts = ask_for_prompts(view)
+    if prompts is None:
+        return
+    ask_for_answers(view, prompts)
+    question = question_of(view, *state.values(QUESTION))
+    if question is None:
+        st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
+        return
+    show_question(view, question)
+    show_map(view, question)
 
 
-def ask() -> Question | None:
-    """The prompts and answers typed in; None, and a sentence, where they do not fit together."""
-    suggested = PAIRS[2] if engine.name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
-    typed = bool(state.get(state.CLEAN) or state.get(state.CORRUPTED))
-    prompts = []
-    for column, setting, label, about, instead in zip(
-        st.columns(2),
-        (state.CLEAN, state.CORRUPTED),
-        ("Clean prompt", "Corrupted prompt"),
-        ("The prompt whose answer is to come back.", "The run that is patched."),
-        suggested[1:3],
-        strict=True,
-    ):
-        column.text_input(label, key=setting.name, placeholder=instead, help=about)
-        prompts.append(engine.tokenize(state.get(setting) or instead, bos=state.get(state.BOS)))
-    clean, corrupted = prompts
-    differing = [at for at, (one, other) in enumerate(zip(clean.ids, corrupted.ids, strict=False)) if one != other]
-    for tokens in prompts:
-        look.token_strip(tokens, marked=differing)
-    problem = problem_of(clean, corrupted)
+# --- the question ------------------------------------------------------------------------------
+
+
+def use(pair: Pair) -> None:
+    """Fill the four fields."""
+    for setting, word in zip(QUESTION[:4], pair[1:], strict=True):
+        state.put(setting, word)
+
+
+def suggested(view: View) -> Pair:
+    """A pair that suits the model."""
+    return PAIRS[2] if view.model_name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
+
+
+def prompts_of(view: View, clean: str, corrupted: str, bos: bool) -> tuple[View, View]:
+    """The clean and the corrupted prompt: those typed in, or the suggested ones."""
+    pair = suggested(view)
+    texts = clean or pair.clean, corrupted or pair.corrupted
+    first, second = (replace(view, tokens=view.engine.tokenize(text, bos=bos)) for text in texts)
+    return first, second
+
+
+def ask_for_prompts(view: View) -> tuple[View, View] | None:
+    """Two fields, and their tokens; None, and a sentence, where the prompts do not fit together."""
+    pair = suggested(view)
+    fields = (
+        (settings.CLEAN, "Clean prompt", "The prompt whose answer is to come back.", pair.clean),
+        (settings.CORRUPTED, "Corrupted prompt", "The run that is patched.", pair.corrupted),
+    )
+    for column, (setting, label, about, instead) in zip(st.columns(2), fields, strict=True):
+        widgets.entry(column.text_input, setting, label, placeholder=instead, help=about)
+    typed = state.get(settings.CLEAN), state.get(settings.CORRUPTED)
+    prompts = prompts_of(view, *typed, state.get(settings.BOS))
+    ids = [prompt.tokens.ids for prompt in prompts]
+    differing = [at for at, (one, other) in enumerate(zip(*ids, strict=False)) if one != other]
+    for prompt in prompts:
+        chips.token_strip(prompt.tokens, marked=differing)
+    problem = problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"])
     if problem:
         st.warning(problem, icon=":material/compare_arrows:")
         return None
     with st.spinner("Running both prompts…"):
-        traces = [view.model.trace(tokens) for tokens in prompts]
-    for trace in traces:
-        shared.stop_if_broken(view.model, trace)
-    answers: list[int] = []
-    for column, setting, label, trace, instead in zip(
-        st.columns(2), (state.ANSWER, state.RIVAL), ("Answer to the clean prompt", "Answer to the corrupted"), traces,
-        suggested[3:], strict=True,
-    ):  # fmt: skip
-        best = next(id for id in top_ids(trace.logits_at(-1), 2).tolist() if id not in answers)
-        otherwise = best if typed else engine.tokenize(instead).ids[0]
-        shown = "the most probable token" if typed else instead
-        answers.append(widgets.token(column, setting, label, otherwise, placeholder=shown))
-    if answers[0] == answers[1]:
-        st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
-        return None
-    return Question(traces[0], traces[1], answers[0], answers[1])
+        for prompt in prompts:
+            prompt.trace()
+    for prompt in prompts:
+        stop_if_broken(prompt.trace())
+    return prompts
 
 
-def problem_of(clean: Tokens, corrupted: Tokens) -> str:
+def problem_of(clean: Tokens, corrupted: Tokens, longest: int) -> str:
     """Why these prompts cannot be patched, and what to do; empty if they can."""
-    longest = engine.config["context_length"]
+    if not clean.ids or not corrupted.ids:
+        return "A prompt is empty: type something."
     if max(len(clean), len(corrupted)) > longest:
         return f"A prompt has more than the {longest:,} tokens that this model takes: shorten it."
     if len(clean) != len(corrupted):
@@ -141,102 +170,113 @@ def problem_of(clean: Tokens, corrupted: Tokens) -> str:
     return ""
 
 
-def show_question(question: Question) -> None:
+def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
+    """Two fields for what the prompts call for."""
+    typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
+    pair = suggested(view)
+    fields = (
+        (settings.ANSWER, "Answer to the clean prompt", pair.answer),
+        (settings.RIVAL, "Answer to the corrupted", pair.rival),
+    )
+    for column, (setting, label, instead) in zip(st.columns(2), fields, strict=True):
+        shown = "the most probable token" if typed else instead
+        widgets.token(column, setting, label, None, placeholder=shown)
+
+
+def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool) -> Question | None:
+    """What is asked of both prompts; None where they do not fit together or both answers are the same."""
+    prompts = prompts_of(view, clean, corrupted, bos)
+    if problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"]):
+        return None
+    traces = [prompt.trace() for prompt in prompts]
+    ids: list[int] = []
+    for trace, word, instead in zip(traces, (answer, rival), suggested(view)[3:], strict=True):
+        best = next(id for id in top_ids(trace.logits_at(-1), 2).tolist() if id not in ids)
+        ids.append(widgets.first_token(word or ("" if clean or corrupted else instead), best))
+    return Question(traces[0], traces[1], ids[0], ids[1]) if ids[0] != ids[1] else None
+
+
+def show_question(view: View, question: Question) -> None:
     """Both runs' logit differences, and the check that the whole stream brings the clean one back."""
-    answer, rival = (look.code(word) for word in engine.tokenizer.tokens([question.answer, question.rival]).strings)
-    first, second = st.columns(2)
+    answer, rival = map(code, view.engine.tokenizer.tokens([question.answer, question.rival]).strings)
     told = f"Logit of {answer} minus {rival}"
-    first.metric(
-        f"{told}: clean", f"{question.of_clean:+.3f}", border=True, help="After the clean prompt's last token."
-    )
-    second.metric(
-        f"{told}: corrupted",
-        f"{question.of_corrupted:+.3f}",
-        border=True,
-        help="After the corrupted prompt's last token.",
-    )
-    key = ("all patched", question.corrupted.tokens.ids, question.answer, question.rival)
+    figures = (("clean", question.of_clean), ("corrupted", question.of_corrupted))
+    for column, (which, value) in zip(st.columns(2), figures, strict=True):
+        column.metric(f"{told}: {which}", f"{value:+.3f}", border=True, help=f"After the {which} prompt's last token.")
     if question.of_clean < question.of_corrupted + CLEAR:
         st.warning(
             "This model hardly tells the two prompts apart, or takes them the other way round: the shares say little.",
             icon=":material/balance:",
         )
-    whole = float(view.model.result(question.clean.tokens, key, lambda: np.array(all_patched(question, engine))))
+    whole = view.computed(all_patched, question)
     off = abs(whole - question.of_clean)
-    agrees = off < 1e-3
-    st.badge(
+    verdict(
+        off < 1e-3,
         f"All positions patched before the first block: {whole:+.4f}, the clean run's {question.of_clean:+.4f}, "
         f"difference {off:.1e}",
-        icon=":material/check_circle:" if agrees else ":material/error:", color="green" if agrees else "red",
-    )  # fmt: skip
-
-
-def portions(question: Question, kind: Kind) -> Iterator[tuple[int, slice]]:
-    """The runs to make as (layer, places), the last layers first, as they are the cheapest."""
-    places, together = n_places(question, kind), max(1, TOKENS_AT_ONCE // len(question.clean))
-    for layer in reversed(range(engine.config["n_layers"])):
-        yield from ((layer, slice(start, start + together)) for start in range(0, places, together))
-
-
-def show_map(question: Question) -> None:
-    """Layer by position or head: the share of the way back. It fills as the runs are made."""
-    state.one_of(state.PATCHED, list(KINDS))
-    st.segmented_control("Patched", list(KINDS), format_func=KINDS.__getitem__, key=state.PATCHED.name, required=True)
-    kind = cast(Kind, state.get(state.PATCHED))
-    st.caption(
-        f"{ABOUT_KIND[kind]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves further away."
     )
-    work = ("patched", question.corrupted.tokens.ids, kind, question.answer, question.rival)
-    todo = list(portions(question, kind))
-    place = st.empty()
-    with place.container(horizontal=True, vertical_alignment="center"):
-        left = fill(question, kind, work, todo)
-    if not left:
-        place.empty()
-    shares = np.full((engine.config["n_layers"], n_places(question, kind)), np.nan)
-    for layer, places in todo:
-        key = (*work, layer, places.start)
-        if view.model.has(question.clean.tokens, key):
-            done = view.model.result(question.clean.tokens, key, lambda: np.empty(0))
-            shares[layer, places] = recovered(question, done)
-    strings = question.corrupted.tokens.strings
-    columns = [f"head {head}" for head in range(shares.shape[1])] if kind == "z" else strings
-    look.chart(
-        charts.depth_map(
-            shares, [f"layer {layer}" for layer in range(len(shares))], columns, what="recovered", signed=True,
-            limits=(-1, 1), theme=look.theme(),
-        ),
-        key="patched-map", alt=f"{KINDS[kind]} patched: the share of the clean answer that comes back.",
-    )  # fmt: skip
+
+
+# --- the map -----------------------------------------------------------------------------------
+
+
+def show_map(view: View, question: Question) -> None:
+    """Layer by position or head: the share of the way back. It fills as the runs are made."""
+    kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
+    st.caption(
+        f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves "
+        "further away."
+    )
+    progress = work.stoppable(view, patched_differences, portions(question, kind), "Patching:")
+    show_picture(patched_map, view)
+    shares = recovered_shares(view, question, kind)
     if np.isfinite(shares).any():
         layer, at = map(int, np.unravel_index(np.nanargmax(shares), shares.shape))
-        st.caption(f"Most comes back at layer {layer}, {look.code(columns[at])}: {shares[layer, at]:.0%}.")
-    if left and not state.is_stopped(work):
-        shared.rerun_fragment()
+        name = code(columns_of(question, kind)[at])
+        st.caption(f"Most comes back at layer {layer}, {name}: {shares[layer, at]:.0%}.")
+    if progress.goes_on:
+        rerun_fragment()
 
 
-def fill(question: Question, kind: Kind, work: tuple[object, ...], todo: list[tuple[int, slice]]) -> int:
-    """Make some of the missing runs, behind a progress bar; gives how many portions are left."""
-    missing = [part for part in todo if not view.model.has(question.clean.tokens, (*work, part[0], part[1].start))]
-    if not missing:
-        return 0
-    n_done = len(todo) - len(missing)
-    bar = st.progress(n_done / len(todo), text=f"{n_done} of {len(todo)} portions")
-    if state.is_stopped(work):
-        st.button("Go on", icon=":material/play_arrow:", on_click=state.go_on, key="go-on")
-        return len(missing)
-    st.button("Stop", icon=":material/stop:", on_click=state.stop, args=(work,), key="stop")
-    until = time.monotonic() + SECONDS
-    for layer, places in missing:
-        view.model.result(
-            question.clean.tokens, (*work, layer, places.start),
-            lambda layer=layer, places=places: patched_differences(question, engine, kind, layer, places),  # type: ignore[misc]
-        )  # fmt: skip
-        n_done += 1
-        bar.progress(n_done / len(todo), text=f"{n_done} of {len(todo)} portions")
-        if time.monotonic() > until:
-            break
-    return len(todo) - n_done
+def portions(question: Question, kind: Kind) -> list[tuple[Question, Kind, int, slice]]:
+    """The calls of `patched_differences` that fill the map, the last layers first, as they are the cheapest."""
+    places = list(chunks(n_places(question, kind), TOKENS_AT_ONCE // len(question.clean)))
+    layers = reversed(range(question.clean.config["n_layers"]))
+    return [(question, kind, layer, some) for layer in layers for some in places]
 
 
-show()
+def recovered_shares(view: View, question: Question, kind: Kind) -> NDArray[np.float64]:
+    """The shares of the way back that are known by now: [layer, place], NaN elsewhere."""
+    shares = np.full((question.clean.config["n_layers"], n_places(question, kind)), np.nan)
+    for portion in portions(question, kind):
+        differences = view.known(patched_differences, *portion)
+        if differences is not None:
+            _, _, layer, places = portion
+            shares[layer, places] = recovered(question, differences)
+    return shares
+
+
+def columns_of(question: Question, kind: Kind) -> list[str]:
+    """What the map's columns are: positions, or heads."""
+    if kind == "z":
+        return [f"head {head}" for head in range(n_places(question, kind))]
+    return list(question.corrupted.tokens.strings)
+
+
+@picture("patched-map", "What patching brings back", *QUESTION, settings.PATCHED)
+def patched_map(
+    view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool, patched: str
+) -> Chart | None:
+    """The share of the way back, layer by position or head, as far as it is known; none without a question."""
+    question = question_of(view, clean, corrupted, answer, rival, bos)
+    if question is None:
+        return None
+    kind = cast(Kind, patched)
+    shares = recovered_shares(view, question, kind)
+    rows = [f"layer {layer}" for layer in range(len(shares))]
+    return Chart(
+        partial(
+            charts.depth_map, shares, rows, columns_of(question, kind), what="recovered", signed=True, limits=(-1, 1)
+        ),
+        f"{KINDS[Patched(patched)]} patched: the share of the clean answer that comes back.",
+    )

@@ -6,13 +6,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import patience
 import pytest
+from patience import until
 
 ROOT = Path(__file__).parents[1]
 SCREENSHOTS = "GPTVIZ_SCREENSHOTS"  # names a folder: every page is drawn there
@@ -33,13 +34,15 @@ def free_port():
 
 
 @contextmanager
-def app_server(folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), **environment):
+def app_server(
+    folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), port=None, **environment
+):
     """Serve app.py while inside; gives its address. What it prints stands in `folder`/log.
 
     `start` is what Python runs, where it is not Streamlit itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     hub = f"http://127.0.0.1:{free_port()}"  # nobody is there
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}
@@ -61,16 +64,16 @@ def app_server(folder, *, start=("-m", "streamlit"), options=("--server.address"
 
 
 def _wait_until_up(process, address, log):
-    for _ in range(600):
+    def is_up():
         if process.poll() is not None:
-            break
+            pytest.fail(f"the app's server did not start:\n{log.read_text()}")
         try:
             with urllib.request.urlopen(f"{address}/_stcore/health") as answer:
-                answer.read()
-            return
+                return answer.status == 200
         except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the app's server did not start:\n{log.read_text()}")
+            return False
+
+    until(is_up, f"the app's server, whose log is {log},")
 
 
 @contextmanager
@@ -94,7 +97,7 @@ class Tab:
     def __init__(self, browser, address, *, scheme="light", width=1440, height=1000):
         self.address = address
         self.context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(1000 * patience.SECONDS)
         self.page = self.context.new_page()
         self.requests, self.errors = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -111,10 +114,14 @@ class Tab:
         return self
 
     def settle(self):
-        """Wait until the script is done and nothing old is left on the page."""
+        """Wait until the script is done and nothing old is left on the page.
+
+        A click's run may not have begun yet: the page waits itself, so that its own timers come first, also where it
+        is slow.
+        """
         app = self.page.locator('[data-testid="stApp"]')
-        for _ in range(3):  # a click's run may not have begun yet
-            self.page.wait_for_timeout(120)
+        for _ in range(3):
+            self.page.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(done), 120))")
             app.and_(self.page.locator('[data-test-script-state="notRunning"]')).wait_for()
         self.page.wait_for_function(_ALL_IS_DRAWN)
 
@@ -145,7 +152,7 @@ class Tab:
 
     def wait_for_query(self, **expected):
         """Wait until the address holds exactly these settings."""
-        for _ in range(100):
+        for _ in range(10 * patience.SECONDS):
             if self.query == expected:
                 return
             self.page.wait_for_timeout(100)

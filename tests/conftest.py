@@ -3,6 +3,11 @@
 import ipaddress
 import socket
 
+from jaxtyping import install_import_hook
+
+# Before anything imports gptviz: from here on the shapes and types that numerics declares are checked at every call.
+install_import_hook("gptviz.numerics", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
 import pytest
 import torch
 from browser import Tab, app_server, chromium
@@ -77,3 +82,13 @@ def new_tab(browser, address):
 @pytest.fixture
 def tab(new_tab):
     return new_tab()
+
+
+@pytest.fixture(autouse=True)
+def no_part_fails(request, caplog):
+    """A part of a page that fails is a sentence there, and so a test might not see it: it fails the test, unless the
+    test is about that (`@pytest.mark.fails`)."""
+    yield
+    if not request.node.get_closest_marker("fails"):
+        records = [record for record in caplog.get_records("call") if record.name == "gptviz.ui.fragments"]
+        assert [record.getMessage() for record in records] == []

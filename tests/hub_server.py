@@ -30,9 +30,11 @@ class Hub:
     damaged: frozenset = frozenset()  # file names whose bodies have a wrong byte in the middle
     instead: dict = field(default_factory=dict)  # file name -> what is sent in its place, under its ETag
     seconds_a_chunk: float = 0.0
+    hold_after: int | None = None  # the body of a large file stops after so many bytes, until this is None again
     silent: threading.Event = field(default_factory=threading.Event)  # set: it takes requests and does not answer
     commit: str = COMMIT
     requests: list = field(default_factory=list)  # (method, file, Range or None)
+    tokens: list = field(default_factory=list)  # the Authorization header of each request that had one
 
     def ranges_asked(self, file):
         return [bytes_range for method, name, bytes_range in self.requests if (method, name) == ("GET", file)]
@@ -71,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         repo, revision, file = match.groups() if match else ("", "", "")
         self.hub.requests.append((self.command, file, self.headers.get("Range")))
+        self.hub.tokens += self.headers.get_all("Authorization", [])
         content = self.hub.files.get(f"{repo}/{file}")
         while self.hub.silent.is_set():
             time.sleep(0.02)
@@ -117,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             end = min(end, start + self.hub.cut_after)
             self.hub.cut_after = self.hub.cut_after if self.hub.cut_always else None
         for at in range(start, end, 1 << 16):
+            while len(content) >= LARGE and self.hub.hold_after is not None and at >= self.hub.hold_after:
+                time.sleep(0.02)
             self.wfile.write(content[at : min(at + (1 << 16), end)])
             time.sleep(self.hub.seconds_a_chunk)
         if end < len(content):

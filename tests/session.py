@@ -1,30 +1,57 @@
 """A session at the app's server without a browser: what a browser sends and gets, over the same web socket."""
 
-from urllib.parse import urlencode
+import socket
+from urllib.parse import urlencode, urlsplit
 
+import patience
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.util import calc_hash
 from websockets.sync.client import connect
 
 
-def open_session(address, page="", *, origin=None, leave_when=None, **query):
-    """Open a page by its link; gives every message that comes until its script is done.
+def connected(address, *, origin=None, host=None):
+    """A web socket to the app; with `host`, asked for under that name.
 
-    The tab is closed before, if `leave_when()` is so at one of the messages.
+    It takes messages, and says that it is still there, also while nobody calls `receive`.
     """
-    url = address.replace("http://", "ws://") + "/_stcore/stream"
-    with connect(url, subprotocols=["streamlit"], origin=origin, max_size=None, proxy=None, open_timeout=60) as socket:
-        asked = BackMsg()
-        asked.rerun_script.query_string = urlencode(query)
-        asked.rerun_script.page_script_hash = calc_hash(page)
-        socket.send(asked.SerializeToString())
+    there = urlsplit(address)
+    return connect(
+        f"ws://{host or there.netloc}/_stcore/stream",
+        sock=socket.create_connection((there.hostname, there.port)),
+        subprotocols=["streamlit"],
+        origin=origin,
+        max_size=None,
+        max_queue=None,
+        ping_interval=None,
+        proxy=None,
+        open_timeout=patience.SECONDS,
+    )
+
+
+def send(connection, **message):
+    """Send one message of a browser: its kind, and what is in it."""
+    connection.send(BackMsg(**message).SerializeToString())
+
+
+def ask_for(connection, page="", **query):
+    """Open a page by its link."""
+    send(connection, rerun_script={"query_string": urlencode(query), "page_script_hash": calc_hash(page)})
+
+
+def receive(connection):
+    """The next message of the server."""
+    return ForwardMsg.FromString(connection.recv(timeout=patience.SECONDS))
+
+
+def open_session(address, page="", *, origin=None, host=None, **query):
+    """Open a page by its link; gives every message that comes until its script is done."""
+    with connected(address, origin=origin, host=host) as connection:
+        ask_for(connection, page, **query)
         messages = []
         while True:
-            messages.append(ForwardMsg.FromString(socket.recv(timeout=120)))
+            messages.append(receive(connection))
             is_end = messages[-1].WhichOneof("type") == "script_finished"
-            if leave_when and leave_when():
-                return messages
             if is_end and messages[-1].script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 return messages
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -131,12 +133,12 @@ def test_linear_layers_lie_between_the_activations(engine, trace):
             (trace["norm2_out", layer], f"{block}.ff.layers.0", trace["pre", layer]),
             (trace["post", layer], f"{block}.ff.layers.2", trace["mlp_out", layer]),
         ]:
-            expected = source @ engine.weight(f"{name}.weight").T + engine.weight(f"{name}.bias")
+            expected = source @ engine.weights[f"{name}.weight"].T + engine.weights[f"{name}.bias"]
             np.testing.assert_allclose(target, expected, atol=2e-5 * max(1, np.abs(expected).max()))
 
 
 def test_logits_are_the_normed_stream_times_the_head(engine, trace):
-    expected = trace["final_norm_out"] @ engine.weight("out_head.weight").T
+    expected = trace["final_norm_out"] @ engine.weights["out_head.weight"].T
     np.testing.assert_allclose(trace["logits"], expected, atol=1e-4)
     last_stream = trace["resid_post", trace.config["n_layers"] - 1]
     np.testing.assert_allclose(engine.unembed(last_stream), expected, atol=1e-4)
@@ -308,13 +310,14 @@ def blank_trace(name, n_tokens):
     sizes = {"pos": n_tokens, "emb_dim": emb_dim, "4*emb_dim": 4 * emb_dim, "head": n_heads, "head_dim": head_dim}
     calls = []
 
-    def derive(names, layer, _source):
+    def derive(names, layer, _source, _changes):
         calls.append((names, layer))
         return {name: np.zeros([sizes[axis] for axis in CONTRACT[name][1]], np.float32) for name in names}
 
     tokens = gptviz.Tokens((0,) * n_tokens, (b"!",) * n_tokens)
     stream = [np.zeros((n_tokens, emb_dim), np.float32)] * (config["n_layers"] + 1)
-    return Trace(tokens, config, stream, np.zeros(50257, np.float32), derive), calls
+    engine = SimpleNamespace(config=config, derive=derive)
+    return Trace(engine, tokens, stream, np.zeros(50257, np.float32)), calls
 
 
 @pytest.mark.parametrize(("name", "n_tokens"), [("gpt2", 64), ("gpt2", 1024), ("distilgpt2", 1024), ("story-gpt", 256)])

@@ -22,15 +22,17 @@ def test_a_text_of_one_token_has_no_others():
 def test_an_mlp_is_the_sum_of_its_neurons_effects(tiny):
     """Activations times effects, and the bias, is what the MLP does to the logits."""
     trace = tiny.run("the cat")
-    effects = neuron_effect(tiny, 1, np.arange(64), scale=2.0)
-    reader = tiny.weight("final_norm.scale") * tiny.weight("out_head.weight")  # [vocab_size, emb_dim]
-    written = trace["mlp_out", 1][1] - tiny.weight("trf_blocks.1.ff.layers.2.bias")
+    effects = neuron_effect(tiny.weights, 1, np.arange(64), scale=2.0)
+    reader = tiny.weights["final_norm.scale"] * tiny.weights["out_head.weight"]  # [vocab_size, emb_dim]
+    written = trace["mlp_out", 1][1] - tiny.weights["trf_blocks.1.ff.layers.2.bias"]
     expected = reader @ (written - written.mean()) / 2.0
     np.testing.assert_allclose(trace["post", 1][1] @ effects, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("neuron", [0, 63])
 def test_one_neuron_writes_its_column(tiny, neuron):
-    column = tiny.weight("trf_blocks.0.ff.layers.2.weight")[:, neuron]
-    centred = tiny.weight("final_norm.scale") * (column - column.mean())
-    np.testing.assert_allclose(neuron_effect(tiny, 0, [neuron])[0], tiny.weight("out_head.weight") @ centred, atol=1e-5)
+    column = tiny.weights["trf_blocks.0.ff.layers.2.weight"][:, neuron]
+    centred = tiny.weights["final_norm.scale"] * (column - column.mean())
+    np.testing.assert_allclose(
+        neuron_effect(tiny.weights, 0, [neuron])[0], tiny.weights["out_head.weight"] @ centred, atol=1e-5
+    )

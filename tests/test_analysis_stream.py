@@ -27,8 +27,9 @@ def test_similarity_of_tokens_is_the_mean_cosine_of_pairs(tiny):
     vectors = trace["resid_post", 1].astype(np.float64)
     cosines = [
         vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j])
-        for i in range(4) for j in range(i)
-    ]  # fmt: skip
+        for i in range(4)
+        for j in range(i)
+    ]
     found = similarity_of_tokens(trace)
     assert found.shape == (4,)
     assert abs(found[2] - np.mean(cosines)) < 1e-5

@@ -4,12 +4,15 @@ import base64
 
 import numpy as np
 import pytest
-from test_app import charts, check_page, go_to, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import charts, check_page, go_to, notices, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from test_app_inside import badges, columns_of
 
-from gptviz.analysis.patching import Question, patched_differences, recovered
 from gptviz.analysis.prediction import prediction_table
 from gptviz.engine import Engine
+from gptviz.experiments import token_attribution
+from gptviz.experiments.dropout import PLACES, Dropout, dropout_runs
+from gptviz.experiments.patching import Question, patched_differences, recovered
+from gptviz.experiments.skeleton import untrained_twin
 from gptviz.interventions import Part
 from gptviz.tokens import gpt2_tokenizer
 
@@ -83,7 +86,7 @@ def test_a_links_parts_that_are_not_here_are_left_out_with_a_word(link, kept, no
     app = open_page("ablation", text=TEXT, off=link)
     check_page(app, "ablation")
     assert app.multiselect(key="off").value == kept
-    assert any(notice in toast.value for toast in app.toast)
+    assert any(notice in sentence for sentence in notices(app))
 
 
 def test_an_unchanged_text_is_run_once_for_each_set_of_parts(monkeypatch):
@@ -110,7 +113,7 @@ def test_the_map_holds_every_shares_value(story, kind):
     prompt = "Once upon a time there was a little {}. The little"
     traces = [story.run(prompt.format(animal)) for animal in ("dog", "cat")]
     question = Question(*traces, *gpt2_tokenizer().encode(" dog cat").ids)
-    expected = np.stack([recovered(question, patched_differences(question, story, kind, at)) for at in range(6)])
+    expected = np.stack([recovered(question, patched_differences(question, kind, at)) for at in range(6)])
     shown = numbers(patched_map(app)["z"]).reshape(expected.shape)
     np.testing.assert_allclose(shown, expected, atol=1e-4)
     (badge,) = badges(app)
@@ -119,8 +122,8 @@ def test_the_map_holds_every_shares_value(story, kind):
 
 
 def test_the_badge_turns_red_when_the_whole_stream_does_not_bring_the_answer_back(monkeypatch):
-    finish = Engine.finish
-    monkeypatch.setattr(Engine, "finish", lambda self, variants: finish(self, variants)[:, ::-1])
+    resume = Engine.resume
+    monkeypatch.setattr(Engine, "resume", lambda *arguments: resume(*arguments)[:, ::-1])
     (badge,) = badges(
         open_page("patching", clean="Prompts that no other test has", corrupted="Prompts that no other page has")
     )
@@ -144,11 +147,12 @@ def test_prompts_that_cannot_be_patched_are_one_sentence(query, sentence):
 
 
 def test_prompts_without_answers_ask_for_two_different_ones(story):
-    app = open_page("patching", clean="A cat", corrupted="A dog")
+    clean, corrupted = (f"Once there was a big {animal}. The big" for animal in ("cat", "dog"))
+    app = open_page("patching", clean=clean, corrupted=corrupted)
     check_page(app, "patching")
     assert len(app.warning) == 0
-    answer = int(story.run("A cat").logits_at(-1).argmax())
-    rival = next(id for id in story.run("A dog").top_k(k=2)["id"] if id != answer)
+    answer = int(story.run(clean).logits_at(-1).argmax())
+    rival = next(id for id in story.run(corrupted).top_k(k=2)["id"] if id != answer)
     strings = gpt2_tokenizer().tokens([answer, rival]).strings
     assert all(f"`{string}`" in app.metric[0].label for string in strings)
 
@@ -184,9 +188,10 @@ def test_trained_against_untrained_is_one_click(story):
     app.text_area(key="other_text").set_value("Another text").run()
     app.button(key="twin-button").click().run()
     check_page(app, "compare")
-    assert app.session_state["other_text"] == ""
+    assert app.session_state["other_text"] == "Another text", "what was typed stays"
+    assert app.query_params["other_text"] in ("Another text", ["Another text"])
     assert app.session_state["other_model"] == "untrained-twin"
-    twin = story.untrained_twin()
+    twin = untrained_twin(story)
     losses = [prediction_table(engine.run(TEXT))["surprisal_nats"].mean() for engine in (story, twin)]
     assert [metric.value for metric in app.metric][2:] == [
         f"{loss:.3f} nats ({loss / np.log(2):.2f} bits)" for loss in losses
@@ -225,9 +230,7 @@ def test_runs_are_those_of_the_engine(story):
     app = open_page("dropout", text=TEXT, rate="0.5", seed="3", runs="4")
     check_page(app, "dropout")
     tokens = story.tokenize(TEXT)
-    found = story.dropout_runs(
-        tokens, 0.5, range(4), seed=3, layer=2, head=5, places=["embedding", "attention", "shortcut"]
-    )
+    found = dropout_runs(story, tokens, Dropout(0.5, PLACES, 3), range(4), layer=2, head=5)
     shares = np.exp(found.logits - found.logits.max(axis=-1, keepdims=True))
     shares /= shares.sum(axis=-1, keepdims=True)
     ids = story.run(TEXT).top_k(k=8)["id"]
@@ -248,12 +251,12 @@ def test_gradients_show_and_add_up(text):
 
 
 def test_the_badge_turns_red_where_contributions_do_not_add_up(monkeypatch):
-    own = Engine.input_gradients
+    own = token_attribution.input_gradients
 
-    def wrong(self, streams, position, token):
-        values, gradients = own(self, streams, position, token)
+    def wrong(trace, streams, position, token):
+        values, gradients = own(trace, streams, position, token)
         return values, gradients * 1.05
 
-    monkeypatch.setattr(Engine, "input_gradients", wrong)
+    monkeypatch.setattr(token_attribution, "input_gradients", wrong)
     (badge,) = badges(open_page("gradients", text="A text of its own, so that no result is kept."))
     assert badge.startswith(":red-badge[")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_app import go_to, open_page, this_machine, warm_server  # noqa: F401 - the fixtures work by being here
+from test_app import go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 
 from gptviz.analysis.arithmetic import STEPS
 from gptviz.engine import Engine
@@ -76,7 +76,7 @@ def test_attribution_turns_red_when_a_part_is_missing(monkeypatch):
         return np.zeros_like(array) if key == ("mlp_out", 3) else array
 
     monkeypatch.setattr(Trace, "__getitem__", without_an_mlp)
-    (badge,) = badges(open_page("residual", text=TEXT))
+    (badge,) = badges(open_page("residual", text=f"{TEXT} that no other test has"))
     assert badge.startswith(":red-badge[")
 
 
@@ -124,8 +124,8 @@ def test_finder_names_the_strongest_heads(text):
 
 def test_causes_are_measured_when_asked_for_and_then_kept(monkeypatch):
     asked = []
-    finish = Engine.finish
-    monkeypatch.setattr(Engine, "finish", lambda *args: asked.append(args) or finish(*args))
+    resume = Engine.resume
+    monkeypatch.setattr(Engine, "resume", lambda *args: asked.append(args) or resume(*args))
     app = open_page("attention", text=TEXT + " ran", view="finder")
     assert asked == []
     app.button(key="measure").click().run()

@@ -56,18 +56,17 @@ def test_a_patch_map_fills_and_its_head_is_found(tab):
 
 def test_patching_can_be_stopped_and_taken_up(tab):
     """GPT-2 small's size, so that it takes a while."""
-    tab.page.set_default_timeout(120_000)
     words = " the cat sat" * 14
     query = urlencode({"model": "untrained", "clean": "A dog" + words, "corrupted": "A cow" + words})
     tab.page.goto(f"{tab.address}/patching?{query}")
     tab.page.locator(".st-key-stop button").click()  # Streamlit has a Stop of its own
     tab.page.get_by_role("button", name="Go on").wait_for()
     tab.settle()
-    shown = tab.page.get_by_text("portions").first.inner_text()
+    shown = tab.page.get_by_text("Patching:").first.inner_text()
     tab.page.wait_for_timeout(1500)
-    assert tab.page.get_by_text("portions").first.inner_text() == shown
+    assert tab.page.get_by_text("Patching:").first.inner_text() == shown
     tab.page.get_by_role("button", name="Go on").click()
-    tab.page.get_by_text("portions").first.wait_for(state="detached")
+    tab.page.get_by_text("Patching:").first.wait_for(state="detached")
     tab.settle()
     tab.check()
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from patience import until
 
 from gptviz.tokens import gpt2_tokenizer
 
@@ -86,7 +87,6 @@ def test_all_heads_of_gpt2_smalls_size_send_a_twentieth_of_what_bertviz_sends(ne
     tab = new_tab()
     received = []
     tab.page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
-    tab.page.set_default_timeout(120_000)
     text = "".join(gpt2_tokenizer().tokens(range(1000, 1064)).strings).replace("␣", " ")
     text = gpt2_tokenizer().encode(text)[:64].text
     tab.open("attention", model="untrained", text=text)
@@ -117,7 +117,8 @@ def test_zoom_keeps_tokens_at_the_axes(tab):
     tab.page.mouse.down()
     tab.page.mouse.move(right, bottom, steps=5)
     tab.page.mouse.up()
-    tab.page.wait_for_timeout(800)
+    until(lambda: ticks() != whole)
+    tab.settle()
     zoomed = [tick for tick in ticks() if tick.strip()]
     assert 10 < len(zoomed) <= 64
     assert set(zoomed) <= set(strings[18:53])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gptviz import charts
-from gptviz.analysis.attention import strongest
+from gptviz.numerics.readings import strongest
 
 STRINGS = ("the", "␣cat", "␣the", "<b>x</b>")
 PATTERN = np.array([[1, 0, 0, 0], [0.25, 0.75, 0, 0], [0.5, 0.3, 0.2, 0], [0.1, 0.2, 0.3, 0.4]], dtype=np.float32)
@@ -117,6 +117,20 @@ def test_bars_are_the_probabilities_of_being_drawn():
     assert list(figure.data[1].x) == [0.6, 0.2]
     assert list(figure.layout.yaxis.ticktext) == ["a", "&lt;i&gt;"]
     assert [annotation.text for annotation in figure.layout.annotations] == ["100.0%", "cut"]
+
+
+def test_bars_of_a_trace_are_the_models_own_probabilities(tiny):
+    table = tiny.run("the cat").top_k(k=3)
+    figure = charts.next_token_bars(table)
+    assert list(figure.data[0].x) == list(figure.data[1].x) == table["probability"].tolist()
+    assert list(table.columns) == ["token", "id", "logit", "probability"]
+
+
+def test_any_number_of_positional_dimensions_can_be_drawn():
+    table = np.random.default_rng(0).normal(size=(8, 100)).astype(np.float32)
+    figure = charts.position_waves(table, range(100))
+    assert [line.name for line in figure.data] == [f"dimension {number}" for number in range(100)]
+    assert len({(line.line.color, line.line.dash) for line in figure.data[:24]}) == 24
 
 
 def test_surprisal_of_the_first_token_is_empty():
@@ -240,10 +254,7 @@ def test_small_maps_show_each_weight_in_its_place():
 
 
 def test_every_head_has_a_point_to_click():
-    for figure in (
-        charts.small_maps(noise(2, 3, 4)),
-        charts.head_grid(np.arange(6.0).reshape(2, 3), what="score"),
-    ):
+    for figure in (charts.small_maps(noise(2, 3, 4)), charts.head_grid(np.arange(6.0).reshape(2, 3), what="score")):
         points = figure.data[1]
         assert np.array(points.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
         assert points.y[0] == points.y[2] < points.y[3]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import patience
 import pytest
 import torch
 from hub_server import etag_of, serving
@@ -17,7 +18,8 @@ from huggingface_hub import constants
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
 import gptviz
-from gptviz import DownloadError, NotDownloadedError
+from gptviz import DownloadError, NotDownloadedError, loading
+from gptviz.weights import check_finite
 
 ROOT = Path(__file__).parents[1]
 REPO = "openai-community/gpt2"
@@ -40,6 +42,8 @@ def hub(files, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+    for bound in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        monkeypatch.setattr(constants, bound, patience.SECONDS)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(files) as hub:
         use(hub.url, monkeypatch)
@@ -195,6 +199,75 @@ def test_a_full_disk_is_said_to_be_full(hub, monkeypatch):
     assert sentence() == f"The disk is full, so {REPO} could not be stored: free some space and try again."
 
 
+def test_the_hub_is_not_told_who_asks(hub, monkeypatch):
+    """The repositories are public; the token in the environment is another program's."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    gptviz.load("gpt2", device="cpu")
+    assert len(hub.requests) > 2
+    assert hub.tokens == []
+
+
+# --- numbers that are none ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often weights were looked through."""
+    calls = []
+
+    def counted(tensors):
+        calls.append(len(tensors))
+        check_finite(tensors)
+
+    monkeypatch.setattr(loading, "check_finite", counted)
+    return calls
+
+
+def test_weights_of_the_hub_are_looked_through_once(hub, model, looks, tmp_path):
+    for _ in range(3):
+        assert first_ids() == expected_ids(model)
+    assert len(looks) == 1
+    (marker,) = tmp_path.rglob(".looked-through/*")
+    assert marker.name == etag_of(hub.files[f"{REPO}/model.safetensors"])
+    assert [repo.repo_id for repo in huggingface_hub.scan_cache_dir(tmp_path).repos] == [REPO]
+    assert not huggingface_hub.scan_cache_dir(tmp_path).warnings
+
+
+def test_other_weights_are_looked_through_anew(hub, looks, tmp_path):
+    first_ids()
+    hub.commit = hub.commit[::-1]
+    folder = write_folder(
+        tmp_path / "other", gpt2_tensors(tiny_model(seed=4, tied_head=True)), gpt2_config(tied_head=True)
+    )
+    hub.files = {f"{REPO}/{name}": (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    gptviz.hub.download(REPO)
+    first_ids()
+    first_ids()
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_the_hub_that_are_no_numbers_are_a_sentence_each_time(hub, looks, tmp_path, value):
+    broken = tiny_model(seed=9, tied_head=True)
+    broken.trf_blocks[1].att.W_value.weight[3, 5] = value
+    folder = write_folder(tmp_path / "broken", gpt2_tensors(broken), gpt2_config(tied_head=True))
+    hub.files = {f"{REPO}/{name}": (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    for _ in range(2):
+        with pytest.raises(gptviz.WeightsError, match=r"^The weights are broken: 1 of the 256 values of trf_blocks\.1"):
+            first_ids()
+    assert len(looks) == 2
+    assert not list(tmp_path.rglob(".looked-through/*"))
+
+
+def test_where_the_cache_cannot_be_written_it_looks_each_time(hub, model, looks, tmp_path):
+    gptviz.hub.download(REPO)
+    (tmp_path / f"models--{REPO.replace('/', '--')}" / ".looked-through").write_text("a file in the folder's place")
+    for _ in range(2):
+        assert first_ids() == expected_ids(model)
+    assert len(looks) == 2
+
+
 # --- in processes of their own, with the environment that a user would set -------------------------
 
 LOAD = """
@@ -220,7 +293,7 @@ def start(url, home, code=LOAD):
 
 
 def result_of(process):
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=patience.SECONDS)
     assert process.returncode == 0, errors
     return json.loads(output)
 

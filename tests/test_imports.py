@@ -1,4 +1,4 @@
-"""The way of the data goes one way: which file may import what. A new file needs a line in the table."""
+"""Imports go one way, by the contracts in pyproject.toml, and what few need is not loaded by all."""
 
 import ast
 import os
@@ -8,150 +8,85 @@ from pathlib import Path
 
 import pytest
 
+import gptviz
+
 ROOT = Path(__file__).parents[1]
 
-LIBRARY = {
-    "gptviz.analysis",
-    "gptviz.cache",
-    "gptviz.catalog",
-    "gptviz.config",
-    "gptviz.engine",
-    "gptviz.hooks",
-    "gptviz.hub",
-    "gptviz.interventions",
-    "gptviz.model",
-    "gptviz.shared_row",
-    "gptviz.tokens",
-    "gptviz.trace",
-    "gptviz.verify",
-    "gptviz.version",
-    "gptviz.weights",
-}
-TABLES_AND_FIGURES = {"numpy", "pandas", "plotly"}
-APP = TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"}
-
-# A file or folder -> what it may import besides the standard library, submodules included.
-ALLOWED = {
-    "gptviz/__init__.py": LIBRARY,
-    "gptviz/__main__.py": {"numpy", "pandas", "gptviz", "gptviz.training"} | LIBRARY,
-    "gptviz/version.py": set(),
-    "gptviz/config.py": set(),
-    "gptviz/cache.py": set(),
-    "gptviz/catalog.py": {"gptviz.config"},
-    "gptviz/tokens.py": {"regex", "tiktoken"},
-    "gptviz/hub.py": {"huggingface_hub", "tqdm"},
-    "gptviz/model": {"torch", "gptviz.model"},
-    "gptviz/hooks.py": {"torch"},
-    "gptviz/interventions.py": {"numpy", "torch", "gptviz.config", "gptviz.hooks"},
-    "gptviz/shared_row.py": {"numpy", "torch"},
-    "gptviz/weights.py": {"psutil", "torch", "safetensors", "gptviz.config", "gptviz.model", "gptviz.shared_row"},
-    "gptviz/trace.py": {
-        "numpy",
-        "pandas",
-        "gptviz.analysis",
-        "gptviz.cache",
-        "gptviz.config",
-        "gptviz.hooks",
-        "gptviz.tokens",
-    },
-    "gptviz/engine.py": {"numpy", "torch"} | LIBRARY - {"gptviz.verify", "gptviz.cache", "gptviz.version"},
-    "gptviz/verify.py": {"numpy", "pandas"} | LIBRARY,
-    "gptviz/analysis": {"numpy", "pandas"} | LIBRARY - {"gptviz.model", "gptviz.hub", "gptviz.weights"},
-    "gptviz/training": {"filelock", "numpy", "pandas", "pyarrow", "safetensors", "torch", "tqdm", "gptviz.training"}
-    | LIBRARY - {"gptviz.catalog", "gptviz.hub", "gptviz.verify"},
-    "gptviz/charts": TABLES_AND_FIGURES | {"PIL", "gptviz.charts", "gptviz.analysis"},
-    "gptviz/ui": TABLES_AND_FIGURES
-    | {"streamlit", "threadpoolctl", "gptviz", "gptviz.charts", "gptviz.ui"}
-    | LIBRARY - {"gptviz.model"},
-    "pages": TABLES_AND_FIGURES | {"streamlit", "gptviz", "gptviz.charts", "gptviz.ui"} | LIBRARY - {"gptviz.model"},
-    "app.py": {"streamlit", "gptviz", "gptviz.ui"},
-}
 FILES = sorted(
     str(path.relative_to(ROOT)) for path in [ROOT / "app.py", *ROOT.glob("gptviz/**/*.py"), *ROOT.glob("pages/**/*.py")]
 )
 
 
-def rule_of(file):
-    return max((rule for rule in ALLOWED if file == rule or file.startswith(f"{rule}/")), key=len)
+def lint_imports(folder):
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [*command, "--no-cache", "--config", str(ROOT / "pyproject.toml")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def imports(tree, file):
-    """Absolute names of all modules that a file imports, wherever in it; of gptviz down to its parts."""
-    package = file.removesuffix(".py").split("/")[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
-            module = module if node.level else node.module
-            names = [f"{module}.{alias.name}" for alias in node.names]
-            yield from ([name if is_module(name) else module for name in names] if module == "gptviz" else [module])
+def test_the_contracts_on_imports_hold():
+    found = lint_imports(ROOT)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
-def is_module(name):
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").exists()
-
-
-def is_allowed(module, allowed):
-    if module.split(".")[0] in sys.stdlib_module_names:
-        return True
-    return any(
-        module == name or (name != "gptviz" and module.startswith(f"{name}.")) for name in allowed
-    )  # "gptviz" itself stands for its public names, not for its parts
-
-
-def forbidden_imports(source, file):
-    return [name for name in imports(ast.parse(source), file) if not is_allowed(name, ALLOWED[rule_of(file)])]
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_a_file_imports_only_what_its_place_allows(file):
-    assert any(file == rule or file.startswith(f"{rule}/") for rule in ALLOWED), f"{file} has no line in the table"
-    assert forbidden_imports((ROOT / file).read_text(encoding="utf-8"), file) == []
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line"),
     [
         ("gptviz/model/gpt.py", "from ..config import GPTConfig"),
         ("gptviz/model/gpt.py", "import numpy"),
-        ("gptviz/engine.py", "from .training import Run"),
-        ("gptviz/training/loop.py", "import streamlit"),
-        ("gptviz/training/loop.py", "from ..charts import theme"),
         ("gptviz/hooks.py", "from .model import GPTModel"),
         ("gptviz/hooks.py", "from gptviz import model"),
         ("gptviz/trace.py", "import streamlit as st"),
         ("gptviz/trace.py", "import torch"),
-        ("gptviz/analysis/lens.py", "def lens():\n    import torch.nn"),
-        ("gptviz/analysis/lens.py", "from ..charts import theme"),
+        ("gptviz/trace.py", "from .engine import Engine"),
+        ("gptviz/numerics/ranking.py", "from ..tokens import strings_of"),
+        ("gptviz/numerics/ranking.py", "from ..hooks import Key"),
+        ("gptviz/analysis/logit_lens.py", "def lens():\n    import torch.nn"),
+        ("gptviz/analysis/logit_lens.py", "from ..charts import theme"),
+        ("gptviz/analysis/logit_lens.py", "from ..engine import Engine"),
+        ("gptviz/analysis/logit_lens.py", "from ..experiments import dropout"),
+        ("gptviz/experiments/dropout.py", "import plotly"),
         ("gptviz/charts/theme.py", "from torch import Tensor"),
         ("gptviz/charts/theme.py", "import streamlit"),
         ("gptviz/charts/theme.py", "from gptviz import engine"),
+        ("gptviz/charts/theme.py", "from ..trace import Trace"),
         ("gptviz/ui/state.py", "import torch"),
+        ("gptviz/ui/state.py", "from gptviz.model import GPTModel"),
         ("gptviz/engine.py", "from . import ui"),
         ("gptviz/__main__.py", "from gptviz.ui import state"),
+        ("gptviz/new.py", "import numpy"),
         ("pages/tokens.py", "import torch"),
         ("pages/tokens.py", "from pages import attention"),
-        ("pages/tokens.py", "from . import attention"),
-        ("pages/tokens.py", "import attention"),
-        ("app.py", "import pages.attention"),
     ],
 )
-def test_the_table_forbids(file, line):
-    assert forbidden_imports(line, file) != []
+def test_the_contracts_forbid(tmp_path, file, line):
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    with (tmp_path / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    found = lint_imports(tmp_path)
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "BROKEN" in found.stdout
 
 
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("gptviz/model/gpt.py", "from torch.nn import functional\nfrom .layers import GELU\nimport math"),
-        ("gptviz/trace.py", "from .hooks import ACTIVATIONS"),
-        ("pages/tokens.py", "from gptviz.ui import state\nfrom gptviz import charts, load\nimport streamlit as st"),
-    ],
-)
-def test_the_table_allows(file, line):
-    assert forbidden_imports(line, file) == []
+def test_the_router_imports_the_app_alone():
+    """import-linter knows packages only."""
+    tree = ast.parse((ROOT / "app.py").read_text(encoding="utf-8"))
+    imported = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imported == {"os", "streamlit", "gptviz.ui", "pages"}
 
 
 STATE = {"session_state", "query_params"}
@@ -195,6 +130,43 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_charts_and_numerics_work_where_torch_and_tiktoken_are_not_installed():
+    found = run_python(
+        BLOCK.format(("torch", "tiktoken", "streamlit"))
+        + """
+import pkgutil
+from importlib import import_module
+import numpy as np
+import gptviz.charts, gptviz.numerics
+for package in (gptviz.charts, gptviz.numerics):
+    for module in pkgutil.iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+print(type(gptviz.charts.head_grid(gptviz.numerics.sampling.softmax(np.eye(2)), what="weight")).__name__)
+"""
+    )
+    assert (found.stdout.strip(), found.stderr) == ("Figure", "")
+
+
+def test_every_public_name_is_there_and_others_are_not():
+    for name in gptviz.__all__:
+        assert getattr(gptviz, name) is not None
+    assert set(gptviz.__all__) <= set(dir(gptviz))
+    with pytest.raises(AttributeError, match="no attribute 'Model'"):
+        gptviz.Model  # noqa: B018
+
+
 @pytest.mark.slow
 def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
     found = run_python(
@@ -207,15 +179,8 @@ def test_importing_gptviz_loads_neither_the_app_nor_what_few_need():
 @pytest.mark.slow
 def test_the_library_works_where_streamlit_is_not_installed():
     found = run_python(
-        """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("streamlit", "transformers"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
+        BLOCK.format(("streamlit", "transformers"))
+        + """
 import gptviz
 import gptviz.charts
 engine = gptviz.load("story-gpt", device="cpu")
@@ -224,3 +189,10 @@ print(trace["pattern", 3].shape, len(trace.top_k()), len(list(engine.generate("O
 """
     )
     assert (found.stdout.strip(), found.stderr) == ("(6, 4, 4) 10 2", "")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    found = subprocess.run(
+        [sys.executable, "-m", "deptry", ".", "--no-ansi"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr

@@ -4,21 +4,33 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import patience
 import pytest
 import torch
-from test_analysis_causes import logits_with_z
+from test_experiments_head_ablation import logits_with_z
 from tiny import tiny_engine, tiny_model
 
-from gptviz import engine as engine_module
+from gptviz.experiments import gradients as gradients_module
+from gptviz.experiments.dropout import PLACES, Dropout
+from gptviz.experiments.dropout import dropout_runs as drop
+from gptviz.experiments.gradients import gradient_norms
+from gptviz.experiments.head_ablation import head_effects
+from gptviz.experiments.skeleton import untrained_twin
+from gptviz.experiments.token_attribution import input_gradients
 from gptviz.hooks import replace
 from gptviz.interventions import Part, dropout
 from gptviz.model import GPTModel
+from gptviz.numerics.sampling import log_softmax
 
 TEXT = "Once upon a time there was a cat"
 PARTS = [
-    Part("head", 1, 2), Part("attention", 0), Part("mlp", 2), Part("neuron", 1, 17), Part("shortcut1", 1),
+    Part("head", 1, 2),
+    Part("attention", 0),
+    Part("mlp", 2),
+    Part("neuron", 1, 17),
+    Part("shortcut1", 1),
     Part("shortcut2", 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=str)
@@ -52,8 +64,7 @@ def test_nothing_switched_off_changes_nothing(tiny):
 
 
 @pytest.mark.parametrize(
-    ("means", "by_hand"),
-    [(False, torch.zeros_like), (True, lambda z: z.mean(dim=1, keepdim=True).expand_as(z))],
+    ("means", "by_hand"), [(False, torch.zeros_like), (True, lambda z: z.mean(dim=1, keepdim=True).expand_as(z))]
 )
 def test_a_head_off_is_its_slice_of_the_output_projections_input_replaced(tiny, means, by_hand):
     tokens = tiny.tokenize(TEXT)
@@ -91,9 +102,7 @@ def mean(value):
 @pytest.mark.parametrize("part", PARTS[1:], ids=str)
 def test_every_other_part_off_is_the_same_done_by_hand(tiny, part):
     tokens = tiny.tokenize(TEXT)
-    np.testing.assert_allclose(
-        tiny.run(tokens, off=[part])["logits"], by_hand(tiny, tokens, part, zero), atol=2e-5
-    )  # fmt: skip
+    np.testing.assert_allclose(tiny.run(tokens, off=[part])["logits"], by_hand(tiny, tokens, part, zero), atol=2e-5)
 
 
 @pytest.mark.parametrize("part", [Part("attention", 0), Part("mlp", 2), Part("neuron", 1, 17)], ids=str)
@@ -106,7 +115,7 @@ def test_a_mean_is_taken_over_the_baselines_positions(tiny, part):
 def test_several_parts_go_off_together(tiny):
     tokens = tiny.tokenize(TEXT)
     all_heads = [Part("head", 1, head) for head in range(4)]
-    bias = torch.tensor(tiny.weight("trf_blocks.1.att.out_proj.bias"))
+    bias = torch.tensor(tiny.weights["trf_blocks.1.att.out_proj.bias"])
     expected = by_hand(tiny, tokens, Part("attention", 1), bias.expand_as)
     np.testing.assert_allclose(tiny.run(tokens, off=all_heads)["logits"], expected, atol=2e-5)
 
@@ -145,17 +154,23 @@ def test_16_threads_half_of_them_with_interventions_get_what_each_gets_alone(tin
         tokens = tiny.tokenize(f"{' the' * number} cat number {number}")
         off = [Part("head", number % 3, number % 4), Part("shortcut2", 1)] if number % 2 else []
         trace = tiny.run(tokens, off=off)
-        runs = tiny.dropout_runs(tokens, 0.3, range(3), seed=number, layer=1, head=0, places=["attention"])
-        norms = tiny.gradient_norms(tokens, off=off)[1]
-        values, gradients = tiny.input_gradients(trace["resid_pre", 0][None], -1, 5)
-        return [*(trace[name, 1] for name in ("z", "resid_post", "pattern")), trace.logits_at(-1), *runs,
-                np.array(list(norms.values())), values, gradients]  # fmt: skip
+        runs = drop(tiny, tokens, Dropout(0.3, ("attention",), number), range(3), layer=1, head=0)
+        norms = gradient_norms(tiny, tokens, off=off)[1]
+        values, gradients = input_gradients(trace, trace["resid_pre", 0][None], -1, 5)
+        return [
+            *(trace[name, 1] for name in ("z", "resid_post", "pattern")),
+            trace.logits_at(-1),
+            *runs,
+            np.array(list(norms.values())),
+            values,
+            gradients,
+        ]
 
     alone = [work(number) for number in range(16)]
     together = Barrier(16)
 
     def at_once(number):
-        together.wait(60)
+        together.wait(patience.SECONDS)
         return work(number)
 
     with ThreadPoolExecutor(16) as pool:
@@ -169,9 +184,8 @@ def test_16_threads_half_of_them_with_interventions_get_what_each_gets_alone(tin
 # --- dropout -----------------------------------------------------------------------------------
 
 
-def dropout_runs(engine, rate, runs, **how):
-    how = {"seed": 1, "layer": 1, "head": 2, "places": ["embedding", "attention", "shortcut"], **how}
-    return engine.dropout_runs(engine.tokenize(TEXT), rate, runs, **how)
+def dropout_runs(engine, rate, runs, *, places=PLACES, seed=1, layer=1):
+    return drop(engine, engine.tokenize(TEXT), Dropout(rate, places, seed), runs, layer=layer, head=2)
 
 
 def test_dropout_of_rate_0_is_the_evaluation(tiny):
@@ -205,9 +219,9 @@ def test_the_mean_of_many_draws_is_the_number_itself():
 
 
 def test_the_mean_of_many_runs_comes_near_the_evaluation(story):
-    """Where only the last attention drops little, the model is nearly linear in what is dropped."""
+    """Where little is dropped, the model is nearly linear in what is dropped."""
     tokens = story.tokenize("Once upon a time there was a little")
-    runs = story.dropout_runs(tokens, 0.1, range(300), seed=0, layer=5, head=2, places=["attention"])
+    runs = drop(story, tokens, Dropout(0.05, ("attention",), 0), range(300), layer=5, head=2)
     np.testing.assert_allclose(runs.dropped.mean(axis=0), runs.pattern.mean(axis=0), atol=0.08)
     own = story.run(tokens).logits_at(-1)
     shares = np.exp(runs.logits - runs.logits.max(axis=-1, keepdims=True))
@@ -219,11 +233,11 @@ def test_the_mean_of_many_runs_comes_near_the_evaluation(story):
 
 
 def test_places_that_are_not_asked_for_do_not_drop(tiny):
-    runs = dropout_runs(tiny, 0.9, range(3), places=["attention"], layer=0)
+    runs = dropout_runs(tiny, 0.9, range(3), places=("attention",), layer=0)
     trace = tiny.run(TEXT)
     for run in range(3):
         np.testing.assert_allclose(runs.pattern[run], trace["pattern", 0][2], atol=1e-6)  # the embeddings are whole
-    none = dropout_runs(tiny, 0.9, range(1), places=[])
+    none = dropout_runs(tiny, 0.9, range(1), places=())
     np.testing.assert_allclose(none.logits[0], trace.logits_at(-1), atol=1e-5)
 
 
@@ -236,7 +250,7 @@ AS_A_LONG_TEXT = pytest.mark.parametrize("rows", [64, 2])  # of logits at once; 
 @AS_A_LONG_TEXT
 @pytest.mark.parametrize("tied_head", [False, True])
 def test_gradient_norms_equal_autograds_on_a_plain_pass(tied_head, rows, monkeypatch):
-    monkeypatch.setattr(engine_module, "_ROWS_OF_LOGITS", rows)
+    monkeypatch.setattr(gradients_module, "ROWS_OF_LOGITS", rows)
     engine = tiny_engine(tied_head=tied_head)
     tokens = engine.tokenize(TEXT)
     model = tiny_model(tied_head=tied_head).requires_grad_(True)
@@ -244,7 +258,7 @@ def test_gradient_norms_equal_autograds_on_a_plain_pass(tied_head, rows, monkeyp
     logits = model(ids)[0, :-1]
     loss = (torch.logsumexp(logits, dim=-1) - logits[range(len(logits)), ids[0, 1:]]).mean()
     loss.backward()
-    found_loss, norms = engine.gradient_norms(tokens)
+    found_loss, norms = gradient_norms(engine, tokens)
     assert found_loss == pytest.approx(loss.item(), abs=1e-5)
     assert set(norms) == {name for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -254,10 +268,10 @@ def test_gradient_norms_equal_autograds_on_a_plain_pass(tied_head, rows, monkeyp
 
 @AS_A_LONG_TEXT
 def test_gradients_without_shortcuts_are_those_of_a_model_without(tiny, rows, monkeypatch):
-    monkeypatch.setattr(engine_module, "_ROWS_OF_LOGITS", rows)
+    monkeypatch.setattr(gradients_module, "ROWS_OF_LOGITS", rows)
     tokens = tiny.tokenize(TEXT)
     off = [Part(kind, layer) for layer in range(3) for kind in ("shortcut1", "shortcut2")]
-    loss, norms = tiny.gradient_norms(tokens, off=off)
+    loss, norms = gradient_norms(tiny, tokens, off=off)
     model = tiny_model().requires_grad_(True)
     for block in model.trf_blocks:
         monkeypatch.setattr(block.shortcut1, "forward", lambda _x, found: found)
@@ -272,25 +286,26 @@ def test_gradients_without_shortcuts_are_those_of_a_model_without(tiny, rows, mo
 
 def test_weights_can_be_read_while_gradients_are_measured(tiny):
     """Gradients are taken in a model of their own: swapping the shared one's parameters would take them away."""
-    tokens, before = tiny.tokenize(TEXT), tiny.weight("out_head.weight").copy()
+    tokens, before = tiny.tokenize(TEXT), tiny.weights["out_head.weight"].copy()
     with ThreadPoolExecutor(2) as pool:
-        measuring = pool.submit(lambda: [tiny.gradient_norms(tokens) for _ in range(10)])
+        measuring = pool.submit(lambda: [gradient_norms(tiny, tokens) for _ in range(10)])
         while not measuring.done():
-            assert np.array_equal(tiny.weight("out_head.weight"), before)
+            assert np.array_equal(tiny.weights["out_head.weight"], before)
     assert len(measuring.result()) == 10
 
 
 def test_one_token_has_no_loss(tiny):
     with pytest.raises(ValueError, match="One token alone has no next token"):
-        tiny.gradient_norms(tiny.tokenize("a"))
+        gradient_norms(tiny, tiny.tokenize("a"))
 
 
 def test_input_gradients_equal_a_difference_quotient(tiny):
-    stream = tiny.run(TEXT)["resid_pre", 0]
+    trace = tiny.run(TEXT)
+    stream = trace["resid_pre", 0]
     direction = np.random.default_rng(0).normal(size=stream.shape).astype(np.float32)
     step = 1e-2
-    values, gradients = tiny.input_gradients(
-        np.stack((stream, stream + step * direction, stream - step * direction)), 4, 42
+    values, gradients = input_gradients(
+        trace, np.stack((stream, stream + step * direction, stream - step * direction)), 4, 42
     )
     slope = (float(values[1]) - float(values[2])) / (2 * step)
     assert np.sum(gradients[0] * direction) == pytest.approx(slope, rel=0.03)
@@ -305,15 +320,53 @@ def test_input_gradients_equal_a_difference_quotient(tiny):
 def test_the_own_stream_put_back_anywhere_ends_as_it_did(tiny):
     trace = tiny.run(TEXT)
     places = [(name, layer) for layer in range(3) for name in ("resid_pre", "resid_mid", "resid_post")]
-    last = tiny.finish({place: trace[place][None] for place in places})
+    last = trace.resume({place: trace[place][None] for place in places})
     assert last.shape == (9, 16)
     np.testing.assert_allclose(last, np.tile(trace["resid_post", 2][-1], (9, 1)), atol=1e-4)
 
 
+CHANGED = [Part("head", 2, 1), Part("mlp", 1), Part("shortcut2", 2), Part("attention", 1)]
+
+
+@pytest.mark.parametrize("by_mean", [False, True])
+def test_a_trace_knows_its_engine_and_what_is_off(tiny, by_mean):
+    trace = tiny.run(TEXT, off=CHANGED, means=tiny.run(TEXT) if by_mean else None)
+    assert (trace.engine, trace.weights, trace.off, trace.by_mean) == (tiny, tiny.weights, tuple(CHANGED), by_mean)
+    assert (tiny.run(TEXT).off, tiny.run(TEXT).by_mean) == ((), False)
+
+
+@pytest.mark.parametrize("by_mean", [False, True])
+def test_what_runs_on_from_a_trace_keeps_its_parts_off(tiny, by_mean):
+    trace = tiny.run(TEXT, off=CHANGED, means=tiny.run(TEXT) if by_mean else None)
+    places = [(name, layer) for layer in range(3) for name in ("resid_pre", "resid_mid", "resid_post")]
+    last = trace.resume({place: trace[place][None] for place in places})
+    np.testing.assert_allclose(last, np.tile(trace["resid_post", 2][-1], (9, 1)), atol=1e-4)
+    assert np.abs(last - tiny.run(TEXT)["resid_post", 2][-1]).max() > 0.1, "the parts matter"
+
+
+def test_heads_of_a_changed_run_are_switched_off_beside_what_is_off(tiny):
+    off = [Part("mlp", 1), Part("attention", 2), Part("head", 0, 3)]
+    trace = tiny.run(TEXT, off=off)
+    effects = head_effects(trace, len(trace) - 1, token=42)
+    before = log_softmax(trace.logits_at(-1))[42]
+    for layer, head in np.ndindex(3, 4):
+        without = tiny.run(TEXT, off=[*off, Part("head", layer, head)])
+        assert effects[layer, head] == pytest.approx(log_softmax(without.logits_at(-1))[42] - before, abs=2e-4)
+    np.testing.assert_allclose(effects[2], 0, atol=1e-5, err_msg="the attention of layer 2 is off")
+    assert effects[0, 3] == pytest.approx(0, abs=1e-5)
+
+
+def test_input_gradients_of_a_changed_run_are_those_of_the_changed_model(tiny):
+    trace = tiny.run(TEXT, off=CHANGED)
+    values, gradients = input_gradients(trace, trace["resid_pre", 0][None], -1, 42)
+    assert values[0] == pytest.approx(log_softmax(trace.logits_at(-1))[42], abs=1e-4)
+    assert np.abs(gradients - input_gradients(tiny.run(TEXT), trace["resid_pre", 0][None], -1, 42)[1]).max() > 1e-3
+
+
 def test_an_untrained_twin_has_the_shape_and_not_the_weights(tiny):
-    twin = tiny.untrained_twin(seed=3)
+    twin = untrained_twin(tiny, seed=3)
     assert twin.config == tiny.config
     assert twin.tied_head == tiny.tied_head
     assert isinstance(twin._model, GPTModel)
-    assert not np.array_equal(twin.weight("tok_emb.weight"), tiny.weight("tok_emb.weight"))
-    assert np.array_equal(twin.weight("tok_emb.weight"), tiny.untrained_twin(seed=3).weight("tok_emb.weight"))
+    assert not np.array_equal(twin.weights["tok_emb.weight"], tiny.weights["tok_emb.weight"])
+    assert np.array_equal(twin.weights["tok_emb.weight"], untrained_twin(tiny, seed=3).weights["tok_emb.weight"])

@@ -70,6 +70,33 @@ def test_layer_norm_divides_by_the_biased_variance():
     np.testing.assert_allclose(LayerNorm(2)(x).detach().numpy(), [[[-1, 1]]], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("q", "k"),
+    [(np.nan, 1), (1, np.nan), (np.inf, 1), (1e25, 1e25), (1e25, -1e25), (3e38, -3e38), (1e20, 1e19), (-1e38, 8)],
+    ids=str,
+)
+@pytest.mark.parametrize("n_tokens", [1, 6])
+def test_scores_that_are_no_numbers_are_seen_behind_attention(q, k, n_tokens):
+    """Finite weights that overflow in the product, and values that are NaN: PyTorch's fused kernel may hide both."""
+    attention = MultiHeadAttention(TINY).eval().requires_grad_(False)
+    for linear, value in ((attention.W_query, q), (attention.W_key, k)):
+        linear.weight.zero_()
+        linear.bias.fill_(value)
+    x = torch.randn(1, n_tokens, 16, generator=torch.Generator().manual_seed(0))
+    with np.errstate(over="ignore"):
+        score = np.float32(q * 4**-0.5) * np.float32(k) * np.float32(4)
+    assert bool(attention(x).isfinite().any()) == bool(np.isfinite(score))
+
+
+def test_one_row_that_is_no_number_leaves_the_earlier_ones(model):
+    attention = model.trf_blocks[0].att
+    x = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(0))
+    broken = x.clone()
+    broken[0, 5] = torch.nan
+    rows = attention(broken).isfinite().all(dim=-1)[0].tolist()
+    assert not any(rows[5:])
+
+
 def test_gelu_is_the_tanh_form():
     x = np.linspace(-6, 6, 1001)
     ours = GELU()(torch.tensor(x)).numpy()

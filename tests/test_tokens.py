@@ -1,19 +1,17 @@
 import re
+import sys
 import unicodedata
+from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import regex  # a requirement of tiktoken, whose tables of Unicode are others
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptviz.tokens import (
-    END_OF_TEXT_ID,
-    VOCAB_BPE,
-    Tokenizer,
-    TokenizerDataError,
-    display,
-    gpt2_tokenizer,
-)
+from gptviz.tokens import END_OF_TEXT_ID, VOCAB_BPE, Tokenizer, TokenizerDataError, display, gpt2_tokenizer, strings_of
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, lone surrogates too
 ASSIGNED = st.characters(exclude_categories=("Cn", "Cs", "Co"))
@@ -179,6 +177,74 @@ def test_a_lone_surrogate_is_a_word_of_its_own(text):
     assert tuple(p for word in words for p in tokenizer.merges(word)[-1].pieces) == tokenizer.encode(text).bytes
 
 
+# --- the words are those that the ids are made of ------------------------------------------------
+
+EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+_BYTES = {bytes([byte]): byte for byte in range(256)}
+# tiktoken drops what a pattern does not match, so these tell the kind of a character by tiktoken's own tables.
+_KINDS = {
+    kind: tiktoken.Encoding(kind, pat_str=pattern, mergeable_ranks=_BYTES, special_tokens={})
+    for kind, pattern in {"L": r"\p{L}", "N": r"\p{N}", "S": r"\s"}.items()
+}
+_WORD_OF_KINDS = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[Lsdmtlver]+| ?N+| ?[O']+|[ S]+(?![^ S])|[ S]+")
+
+
+@cache
+def kind_of(character):
+    """What GPT-2's word pattern takes a character for: itself where it is named there, or L, N, S, or O for others."""
+    if character in " '":
+        return character
+    kind = next((kind for kind, encoding in _KINDS.items() if encoding.encode_ordinary(character)), "O")
+    return character if character in "sdmtlver" else kind
+
+
+def words_by_kind(text):
+    kinds = "".join(kind_of(character) for character in text)
+    return [text[match.start() : match.end()] for match in _WORD_OF_KINDS.finditer(kinds)]
+
+
+def assert_words_are_those_of_the_ids(text):
+    tokenizer = gpt2_tokenizer()
+    words = tokenizer.words(text)
+    assert words == words_by_kind(text)
+    merged = [piece for word in words for piece in tokenizer.merges(word)[-1].pieces]
+    assert tuple(merged) == tokenizer.encode(text).bytes
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(TEXT_LIKE, st.text(st.characters(codec=None, exclude_categories=("Cs",)))))
+def test_words_are_cut_by_tiktokens_table_of_unicode(text):
+    assert_words_are_those_of_the_ids(text)
+
+
+@pytest.mark.parametrize("character", list("\u0558\u088f\u0c5c\u0cdc\u208f\u209d\U0003fc3f"))
+def test_a_character_that_tables_of_unicode_disagree_about_is_cut_as_in_the_ids(character):
+    for text in (f"a{character}", f"1{character}", f" {character}{character}", f"!{character}a"):
+        assert_words_are_those_of_the_ids(text)
+
+
+@pytest.mark.slow
+def test_words_are_those_of_the_ids_for_every_character():
+    for start in range(0, len(EVERY_CHARACTER), 1000):
+        some = EVERY_CHARACTER[start : start + 1000]
+        assert_words_are_those_of_the_ids("".join(f"a{character}1{character} {character}!" for character in some))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 5000, " " * 5000, "a" * 63 + "'ll", "!" * 62 + "'s", "x" * 61 + "   y", "x" * 62 + "   y", "字," * 2000],
+)
+def test_long_words_stay_whole(text):
+    assert gpt2_tokenizer().words(text) == words_by_kind(text)
+
+
+def test_what_has_no_picture_is_unicodes_list():
+    ignorable = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+    for character in EVERY_CHARACTER:
+        if ignorable.match(character):
+            assert display(character.encode()).endswith(f"<U+{ord(character):04X}>"), hex(ord(character))
+
+
 def test_merges_of_a_known_word():
     steps = gpt2_tokenizer().merges(" the")
     assert [step.pieces for step in steps] == [
@@ -253,3 +319,8 @@ def test_transformers_gives_the_same_ids_for_the_cards_sentences(transformers_to
     for sentence in re.split(r"(?<=[.|]) ", card):
         expected = transformers_tokenizer(sentence, add_special_tokens=False)["input_ids"]
         assert list(encode(sentence, special=True).ids) == expected
+
+
+@pytest.mark.parametrize("ids", [[262, 198], np.array([262, 198])])
+def test_strings_are_those_shown_elsewhere(ids):
+    assert strings_of(ids) == ("␣the", "↵")

@@ -20,7 +20,7 @@ from training import some_text, tiny_data, tiny_recipe
 
 import gptviz
 from gptviz.__main__ import main
-from gptviz.analysis.heads import head_scores
+from gptviz.numerics.head_kinds import head_scores
 from gptviz.training import PRESETS, RecipeError, Run, RunError, read_recipe, text_data
 from gptviz.training import run as runs
 from gptviz.training.command import STOPPED

@@ -48,9 +48,14 @@ def test_the_check_sees_what_takes_effect(tab):
     """A page into which it was put by hand."""
     tab.open("tokens")
     for markup in (
-        "<a href='http://evil.example'>x</a>", "<img src=x>", "<i data-testid=stIconMaterial>skull</i>", "<b>bold</b>",
-        "<span class=katex><annotation>x^2</annotation></span>", "<p>💀</p>", "<script>window.hacked = 1</script>",
-    ):  # fmt: skip
+        "<a href='http://evil.example'>x</a>",
+        "<img src=x>",
+        "<i data-testid=stIconMaterial>skull</i>",
+        "<b>bold</b>",
+        "<span class=katex><annotation>x^2</annotation></span>",
+        "<p>💀</p>",
+        "<script>window.hacked = 1</script>",
+    ):
         tab.page.evaluate("markup => {document.querySelector('h1').innerHTML = markup}", markup)
         assert len(tab.page.evaluate(TAKEN_EFFECT)) == 1, markup
 
@@ -85,10 +90,10 @@ def point_at_charts(tab):
 def open_list(tab, box):
     """A page that is drawn at the same moment closes a list: then once more."""
     option = tab.page.get_by_role("option").first
-    for _ in range(10):
+    for tries in range(8):
         box.focus()
         box.press("ArrowDown")
-        for _ in range(15):
+        for _ in range(15 * 2**tries):
             if option.is_visible():
                 return
             tab.page.wait_for_timeout(100)
@@ -108,7 +113,7 @@ def open_lists(tab):
 def test_a_links_words_in_notices_are_text(tab):
     text = " ".join(HOSTILE.values())
     tab.open("attention", layer=text, model=text, reading=text, token=text, view=text)
-    tab.page.get_by_test_id("stToast").first.wait_for()
+    tab.page.get_by_test_id("stAlert").filter(has_text="The link").wait_for()
     check(tab)
 
 

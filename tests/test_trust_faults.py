@@ -12,11 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import patience
 import psutil
 import pytest
 from hub_server import etag_of
 from huggingface_hub import constants
-from test_app import charts, check_page, open_page, warm_server  # noqa: F401 - a fixture
+from patience import until
+from test_app import charts, check_page, open_page, served_as_an_app  # noqa: F401 - a fixture
 from test_hub import (  # noqa: F401 - fixtures
     LOAD,
     REPO,
@@ -42,13 +44,18 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def hurried(monkeypatch):
-    """Timeouts and pauses of the hub's client in parts of a second."""
+    """The pauses of the hub's client in parts of a second."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
+
+
+@pytest.fixture
+def impatient(monkeypatch, hurried):
+    """Its timeouts, too: for a hub that answers at no time."""
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
     monkeypatch.setattr(constants, "DEFAULT_ETAG_TIMEOUT", 0.3, raising=False)
     monkeypatch.setattr(constants, "DEFAULT_DOWNLOAD_TIMEOUT", 0.3, raising=False)
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
 
 
 def assert_nothing_is_taken_for_whole(folder, files):
@@ -63,7 +70,7 @@ def assert_nothing_is_taken_for_whole(folder, files):
 
 
 @pytest.mark.slow
-def test_a_hub_that_does_not_answer_is_not_waited_for_forever(hub, files, tmp_path, hurried):
+def test_a_hub_that_does_not_answer_is_not_waited_for_forever(hub, files, tmp_path, impatient):
     hub.silent.set()
     try:
         said = sentence()
@@ -153,17 +160,18 @@ def test_a_folder_that_may_not_be_written_is_a_sentence(hub, tmp_path, monkeypat
 
 
 def test_sessions_that_want_the_same_model_share_one_download(hub, files, model):
-    hub.seconds_a_chunk = 0.02
+    hub.silent.set()  # none is over before all have asked
     together = threading.Barrier(8)
 
     def ask(_):
-        together.wait(30)
+        together.wait(patience.SECONDS)
         return models.download("gpt2")
 
     with ThreadPoolExecutor(8) as pool:
         downloads = list(pool.map(ask, range(8)))
+    hub.silent.clear()
     assert len({id(download) for download in downloads}) == 1
-    downloads[0].future.result(60)
+    downloads[0].future.result(patience.SECONDS)
     assert hub.ranges_asked(WEIGHTS) == [None]
     assert first_ids(allow_download=False) == expected_ids(model)
 
@@ -174,12 +182,9 @@ IN_SMALL_PIECES = "from huggingface_hub import constants; constants.DOWNLOAD_CHU
 @pytest.mark.slow
 def test_a_process_that_is_killed_on_the_way_leaves_no_half_model_and_the_next_one_loads(files, model, tmp_path):
     with serving(files) as hub:
-        hub.seconds_a_chunk = 0.1
+        hub.hold_after = 400_000
         process = start(hub.url, tmp_path, IN_SMALL_PIECES + LOAD)
-        for _ in range(600):
-            if any(path.stat().st_size > 100_000 for path in tmp_path.rglob("*.incomplete")):
-                break
-            time.sleep(0.05)
+        until(lambda: any(path.stat().st_size > 100_000 for path in tmp_path.rglob("*.incomplete")))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert list(tmp_path.rglob("*.incomplete"))
@@ -192,7 +197,7 @@ def test_a_process_that_is_killed_on_the_way_leaves_no_half_model_and_the_next_o
         )
         assert "GPT-2 small is not on this machine yet" in found.stderr
 
-        hub.seconds_a_chunk = 0
+        hub.hold_after = None
         assert result_of(start(hub.url, tmp_path))["ids"] == expected_ids(model)
 
 
@@ -202,9 +207,9 @@ def test_a_process_that_is_killed_on_the_way_leaves_no_half_model_and_the_next_o
 @pytest.fixture
 def app(hub):
     models._downloads.clear()
-    models.loaded.clear()
+    models._models().clear()
     yield open_page("attention", text="Once upon a time", model="gpt2")
-    models.loaded.clear()
+    models._models().clear()
 
 
 def click(app, label):
@@ -243,7 +248,7 @@ def test_a_model_in_the_cache_that_was_damaged_there_can_be_fetched_again(app, h
     assert app.session_state["_model_in_use"] == "gpt2"
     (blob,) = {path.resolve() for path in tmp_path.rglob(WEIGHTS)}
     os.truncate(blob, 1000)
-    models.loaded.clear()
+    models._models().clear()
     app = open_page("attention", text="Once upon a time", model="gpt2")
     check_page(app, "attention")
     assert "model.safetensors cannot be read" in app.error[0].value

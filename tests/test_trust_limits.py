@@ -4,13 +4,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import patience
 import pytest
-from test_app import charts, check_page, open_page, this_machine, toasts, warm_server  # noqa: F401 - fixtures
+from patience import until
+from test_app import charts, check_page, notices, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 
 import gptviz
 from gptviz.engine import Engine
 from gptviz.tokens import gpt2_tokenizer
-from gptviz.ui import limits, models, state
+from gptviz.ui import limits, models, settings
 from gptviz.ui.gate import BusyError, Gate
 
 LIMITS = {
@@ -18,6 +20,7 @@ LIMITS = {
     "GPTVIZ_MAX_NEW_TOKENS": "new_tokens",
     "GPTVIZ_MAX_COMPUTATIONS": "computations",
     "GPTVIZ_MAX_WAITING": "waiting",
+    "GPTVIZ_MAX_MODEL_MB": "model_megabytes",
 }
 
 
@@ -69,14 +72,14 @@ def test_only_as_much_of_the_text_is_looked_at(monkeypatch):
     check_page(app, "tokens")
     assert app.dataframe[0].value["id"].tolist() == list(gpt2_tokenizer().encode(text[:20]).ids)
     assert any("52 characters more than this app takes" in warning.value for warning in app.warning)
-    assert app.text_area(key="text").value == text, "what was typed stays"
-    app.session_state["text"] = "x" * 1_000_000
-    app.run()
+    app.text_area(key="text").set_value("x" * 1_000_000).run()
     check_page(app, "tokens")
     assert len(app.dataframe[0].value) <= 20
+    assert any("999,980 characters more than this app takes" in warning.value for warning in app.warning)
+    assert app.text_area(key="text").value == "x" * 20, "no more is kept, nor sent back at every run"
 
 
-@pytest.mark.parametrize(("page", "setting"), [("embeddings", state.PROBE), ("residual", state.TARGET)])
+@pytest.mark.parametrize(("page", "setting"), [("embeddings", settings.PROBE), ("residual", settings.TARGET)])
 def test_words_typed_elsewhere_are_no_longer_either(monkeypatch, page, setting):
     monkeypatch.setenv("GPTVIZ_MAX_TEXT", "20")
     tokenized = []
@@ -102,7 +105,7 @@ def only_small(monkeypatch):
 @pytest.mark.parametrize("name", ["untrained", "gpt2-xl", "/etc/passwd", "openai-community/gpt2", "../story-gpt", ""])
 def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(only_small, monkeypatch, name):
     loaded = []
-    models.loaded.clear()  # what was loaded while it was allowed
+    models._models().clear()  # what was loaded while it was allowed
     monkeypatch.setattr(gptviz, "load", lambda name, **_: loaded.append(name))
     assert models.names() == ["story-gpt", "gpt2", "distilgpt2"]
     with pytest.raises(gptviz.WeightsError, match="no model of that name here"):
@@ -115,7 +118,7 @@ def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(
 def test_a_link_or_a_session_that_asks_for_one_gets_the_bundled_one(only_small):
     app = open_page("attention", model="untrained")
     check_page(app, "attention")
-    assert toasts(app) == ["There is no model of that name here, so the usual one is shown."]
+    assert notices(app) == ["There is no model of that name here, so the usual one is shown."]
     assert app.selectbox(key="model").value == "story-gpt"
     assert app.session_state["_model_in_use"] == "story-gpt"
 
@@ -136,7 +139,7 @@ def test_no_more_is_written_than_allowed(monkeypatch):
     app = open_page("next_token", text="Once upon a time", temperature="0.8")
     app.button(key="add-several").click().run()
     check_page(app, "next_token")
-    assert len(app.session_state["continuation"]) == 3
+    assert len(app.session_state["_settings"]["continuation"]) == 3
     assert app.button(key="add-one").disabled
     assert app.button(key="add-several").disabled
     assert any("3 tokens are the most" in caption.value for caption in app.caption)
@@ -147,7 +150,7 @@ def test_no_more_is_written_than_allowed(monkeypatch):
     )
     app.run()
     check_page(app, "next_token")
-    assert len(app.session_state["continuation"]) == 3
+    assert len(app.session_state["_settings"]["continuation"]) == 3
 
 
 def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
@@ -155,16 +158,16 @@ def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
     app = open_page("next_token", text="Once", continuation="11-12-13-14-15")
     check_page(app, "next_token")
     assert app.query_params == {"text": "Once", "continuation": "11-12-13"}
-    assert toasts(app) == ["The link's continuation has 5 tokens; the first 3 are shown."]
+    assert notices(app) == ["The link's continuation has 5 tokens; the first 3 are shown."]
 
 
 # --- computations at once ---------------------------------------------------------------------------
 
 
 def hold(gate, entered, release):
-    with gate.turn(lambda _: None):
+    with gate.turn(threading.get_ident(), lambda _: None):
         entered.release()
-        assert release.wait(30)
+        assert release.wait(patience.SECONDS)
 
 
 def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refused():
@@ -172,34 +175,26 @@ def test_so_many_compute_at_once_the_others_as_they_came_and_too_many_are_refuse
     told, order = [], []
 
     def wait(number):
-        with gate.turn(lambda n_before: told.append((number, n_before))):
+        with gate.turn(number, lambda n_ahead: told.append((number, n_ahead))):
             order.append(number)
 
     with ThreadPoolExecutor(5) as pool:
         for _ in range(2):
             pool.submit(hold, gate, entered, release)
-            assert entered.acquire(timeout=30)
+            assert entered.acquire(timeout=patience.SECONDS)
         waiting = []
         for number in range(3):
             waiting.append(pool.submit(wait, number))
             until(lambda number=number: (number, number + 2) in told)
-        with pytest.raises(BusyError), gate.turn(lambda _: None):
+        with pytest.raises(BusyError), gate.turn(threading.get_ident(), lambda _: None):
             pass
         assert order == []
         release.set()
         for future in waiting:
-            future.result(30)
+            future.result(patience.SECONDS)
     assert sorted(order) == [0, 1, 2]
-    with gate.turn(lambda _: pytest.fail("nobody is before it")):
+    with gate.turn("session", lambda _: pytest.fail("nobody is before it")):
         pass
-
-
-def until(holds):
-    for _ in range(600):
-        if holds():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come to that")
 
 
 def test_one_at_a_time_goes_by_the_order_of_coming():
@@ -207,12 +202,12 @@ def test_one_at_a_time_goes_by_the_order_of_coming():
     told, order = set(), []
 
     def wait(number):
-        with gate.turn(lambda _: told.add(number)):
+        with gate.turn(number, lambda _: told.add(number)):
             order.append(number)
 
     with ThreadPoolExecutor(6) as pool:
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
         for number in range(5):
             pool.submit(wait, number)
             until(lambda number=number: number in told)
@@ -223,8 +218,8 @@ def test_one_at_a_time_goes_by_the_order_of_coming():
 def test_a_thread_that_is_inside_may_enter_again():
     gate = Gate(1, 1)
     with (
-        gate.turn(lambda _: pytest.fail("it waits for itself")),
-        gate.turn(lambda _: pytest.fail("it waits for itself")),
+        gate.turn("session", lambda _: pytest.fail("it waits for itself")),
+        gate.turn("session", lambda _: pytest.fail("it waits for itself")),
     ):
         pass
     assert gate._line == []
@@ -232,16 +227,16 @@ def test_a_thread_that_is_inside_may_enter_again():
 
 def test_a_failure_inside_and_a_wait_that_is_given_up_leave_no_place_taken():
     gate, entered, release = Gate(1, 5), threading.Semaphore(0), threading.Event()
-    with pytest.raises(ZeroDivisionError), gate.turn(lambda _: None):
+    with pytest.raises(ZeroDivisionError), gate.turn(threading.get_ident(), lambda _: None):
         1 / 0  # noqa: B018
     with ThreadPoolExecutor(1) as pool:
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
 
         def give_up(_):
             raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt), gate.turn(give_up):
+        with pytest.raises(KeyboardInterrupt), gate.turn("session", give_up):
             pytest.fail("it was not its turn")
         assert len(gate._line) == 1
         release.set()
@@ -255,9 +250,9 @@ def busy(monkeypatch):
     monkeypatch.setenv("GPTVIZ_MAX_WAITING", "1")
     entered, release = threading.Semaphore(0), threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        gate = models._gate(1, 1)
+        gate = models._gate()
         pool.submit(hold, gate, entered, release)
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=patience.SECONDS)
         yield pool, gate, release
         release.set()
 
@@ -289,7 +284,7 @@ def test_who_waits_sees_for_how_many(busy, monkeypatch):
     asked = pool.submit(ask)
     until(lambda: said)
     release.set()
-    asked.result(30)
+    asked.result(patience.SECONDS)
     assert said[0] == ":material/hourglass_top: Waiting for 1 other…"
     assert said[-2:] == [None, "its turn"], "the sign is taken away"
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_app import EVERY_PAGE, charts, check_page, open_page, this_machine, warm_server  # noqa: F401 - fixtures
+from test_app import EVERY_PAGE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module
 from gptviz.analysis.finite import not_finite
-from gptviz.analysis.lens import Lens, stream_points
+from gptviz.engine import Engine
 from gptviz.ui import models
 
 STRINGS = ("the", "␣cat", "␣sat", "<b>")
@@ -49,8 +49,7 @@ def test_a_sound_run_has_none():
 
 
 def test_they_are_counted_from_where_they_begin():
-    engine = tiny_engine()
-    engine._model = overflowing()
+    engine = Engine(overflowing(), tiny_engine().config, device="cpu")
     table = not_finite(engine.run("the cat"))
     assert table["broken"].tolist()[:2] == [0, 0], "block 1 makes them"
     assert table["broken"].tolist()[2] > 0
@@ -60,10 +59,14 @@ def test_they_are_counted_from_where_they_begin():
 # --- on every page ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["stream", "logits"])
+@pytest.fixture(params=["stream", "scores", "logits"])
 def broken_model(request, tmp_path, monkeypatch):
     """A checkpoint whose numbers break in block 1, or only in the output head."""
     model = overflowing() if request.param == "stream" else tiny_model()
+    if request.param == "scores":  # finite queries and keys: only their products are past float32
+        with torch.no_grad():
+            for linear in (model.trf_blocks[1].att.W_query, model.trf_blocks[1].att.W_key):
+                linear.weight.mul_(1e20)
     if request.param == "logits":
         with torch.no_grad():
             model.out_head.weight.mul_(1e38)
@@ -81,12 +84,32 @@ def test_every_page_says_so_and_draws_none(broken_model, page):
     app = open_page(page, model=broken_model, text="The cat sat on the mat")
     check_page(app, page)
     (error,) = app.error
-    where = "into block 2" if "stream" in broken_model else "logits of the last token"
+    where = "logits of the last token" if "logits" in broken_model else "into block 2"
     assert error.value.startswith("This model's numbers are broken: ")
     assert f"values {where} are NaN or infinite" in error.value
     assert charts(app) == []
     counts = next(frame.value for frame in app.dataframe if "broken" in frame.value)
     assert counts["broken"].iloc[-1] > 0
+
+
+def test_numbers_that_break_while_it_writes_are_a_sentence(tmp_path, monkeypatch):
+    model = tiny_model()
+    with torch.no_grad():
+        model.pos_emb.weight[9:] = 3e38
+    path = tmp_path / "later.pth"
+    torch.save({"model_state_dict": model.state_dict(), "config": dict(TINY)}, path)
+    monkeypatch.setenv(models.OWN_MODELS_VARIABLE, str(path))
+    app = open_page("next_token", model=path.name, text=" the" * 7)
+    assert not app.error
+    app.button(key="add-several").click().run()
+    check_page(app, "next_token")
+    (error,) = app.error
+    assert error.value.startswith("The model's numbers are broken: after 10 tokens its logits are NaN or infinite.")
+    app.run()
+    assert not app.error
+    app.button(key="clear").click().run()
+    assert not app.error
+    assert charts(app)
 
 
 @pytest.mark.parametrize("view", ["all", "finder"])
@@ -119,9 +142,7 @@ CALLS = {
     "dropped_map": lambda draw, x: draw(np.abs(x), x, STRINGS),
     "gelu_curve": lambda draw, x: draw(x[0], x[1]),
     "head_grid": lambda draw, x: draw(x, what="score", signed=True, chosen=(1, 1)),
-    "lens_map": lambda draw, x: draw(
-        Lens(stream_points(3)[:4], np.arange(16).reshape(4, 4, 1), x.reshape(4, 4, 1)), STRINGS
-    ),
+    "lens_map": lambda draw, x: draw(x.reshape(4, 4, 1), np.array(STRINGS * 4).reshape(4, 4, 1), STRINGS, STRINGS),
     "next_token_pair": lambda draw, x: draw(
         pd.DataFrame({"token": STRINGS, "id": range(4), "first": x[0], "second": x[1], "change": x[2]}), ("a", "b")
     ),

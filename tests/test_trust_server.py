@@ -1,24 +1,33 @@
 """The app's server as it is started: no network, no telemetry, no strangers' pages; and 16 sessions at once."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import patience
 import pytest
 import torch
 from browser import app_server
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from session import elements, open_session
+from patience import until
+from session import ask_for, connected, elements, open_session, receive, send
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.app_session import AppSession
 from test_app import PAGES
 from tiny import TINY, tiny_model
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from gptviz.ui import server as server_of_the_app
 
 ROOT = Path(__file__).parents[1]
 TALKS_TO = "GPTVIZ_TEST_TALKS_TO"  # names the file in which connections to other machines are noted
@@ -129,14 +138,46 @@ def test_another_sites_page_gets_no_session(server, origin):
     with pytest.raises(InvalidStatus, match="403"):
         open_session(server[0], "tokens", origin=origin)
     assert open_session(server[0], "tokens", origin=server[0])
+    assert server[1].read_text() == "", "Streamlit would ask the network for its own address, and all would wait"
 
 
-def answer(address, path, method="GET", **headers):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8501", "localhost.evil.example", "127.0.0.1.evil.example"]
+)
+def test_another_name_for_this_computer_gets_nothing(server, host):
+    """A page of evil.example whose name suddenly leads here is of the same origin, for the browser."""
+    for origin in (None, f"http://{host}"):
+        with pytest.raises(InvalidStatus, match="403"):
+            open_session(server[0], "tokens", host=host, origin=origin)
+    for path in ("/", "/_stcore/health", "/_stcore/metrics"):
+        assert answer(server[0], path, Host=host)[0] == 403
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8501", "127.0.0.1", "[::1]:8501"])
+def test_this_computer_s_own_names_are_served(server, host):
+    assert open_session(server[0], "tokens", host=host, origin=f"http://{host}")
+    assert answer(server[0], "/", Host=host)[0] == 200
+
+
+@pytest.mark.slow
+def test_who_starts_the_app_allows_a_name(tmp_path):
+    options = [word for host in ("demo.example.org", "127.0.0.1") for word in ("--server.allowedHosts", host)]
+    options += ["--browser.serverAddress", "demo.example.org"]
+    with app_server(tmp_path, options=options) as address:
+        assert open_session(address, "tokens", host="demo.example.org", origin="https://demo.example.org")
+        assert open_session(address, "tokens", host="127.0.0.1", origin="https://demo.example.org"), "a server in front"
+        with pytest.raises(InvalidStatus, match="403"):
+            open_session(address, "tokens", host="localhost")
+
+
+def answer(address, path, method="GET", content=b"x", **headers):
     request = urllib.request.Request(
-        address + path, headers=headers, method=method, data=b"x" if method != "GET" else None
+        address + path, headers=headers, method=method, data=content if method != "GET" else None
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as found:
+        with urllib.request.urlopen(request, timeout=patience.SECONDS) as found:
             return found.status, dict(found.headers), found.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
@@ -146,36 +187,250 @@ def answer(address, path, method="GET", **headers):
 def test_another_sites_page_may_read_nothing_and_nothing_is_uploaded(server):
     for path in ("/", "/_stcore/health", "/_stcore/host-config"):
         status, headers, _ = answer(server[0], path, Origin="http://evil.example")
-        assert status == 200
+        assert status == 403
         assert not [name for name in headers if name.lower().startswith("access-control-allow")]
-    assert answer(server[0], "/_stcore/upload_file/a/b", "PUT")[0] == 403
-    assert answer(server[0], "/_stcore/upload_file/a/b", "DELETE")[0] == 403
+    for method in ("PUT", "POST", "DELETE"):
+        assert answer(server[0], "/_stcore/upload_file/a/b", method)[0] == 405
+
+
+@pytest.mark.slow
+def test_a_session_cannot_upload(server):
+    """With all that Streamlit wants to see: a session that is there, its own cookie and token, and a whole form."""
+    _, headers, _ = answer(server[0], "/_stcore/health")
+    cookie = headers["set-cookie"].split(";")[0]
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\ncontent\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b"
+    with connected(server[0]) as connection:
+        ask_for(connection, "tokens")
+        while (message := receive(connection)).WhichOneof("type") != "new_session":
+            pass
+        path = f"/_stcore/upload_file/{message.new_session.initialize.session_id}/file"
+        token = {"Cookie": cookie, "X-Xsrftoken": cookie.partition("=")[2], "Content-Type": kind}
+        assert answer(server[0], path, "PUT", form, **token)[0] == 405
+
+
+def test_streamlit_s_own_bound_of_an_upload_is_0_and_no_page_asks_for_a_file():
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    assert config["server"]["maxUploadSize"] == 0
+    sources = [path.read_text() for folder in ("gptviz/ui", "pages") for path in (ROOT / folder).glob("**/*.py")]
+    assert len(sources) > 15
+    for element in ("file_uploader", "chat_input", "camera_input", "audio_input"):
+        assert not [source for source in sources if element in source]
+
+
+@pytest.mark.slow
+def test_a_message_that_is_too_long_is_not_kept(server):
+    with connected(server[0]) as connection:
+        send(connection, rerun_script={"widget_states": {"widgets": [{"id": "text", "string_value": "a" * 6_000_000}]}})
+        with pytest.raises(ConnectionClosedError) as closed:
+            receive(connection)
+    assert closed.value.rcvd.code == 1009
+    assert open_session(server[0], "tokens")
 
 
 @pytest.mark.slow
 def test_where_files_lie_is_told_to_nobody(server):
-    folder = str(server[1].parents[1]).encode()
+    folder, program = str(server[1].parents[1]).encode(), str(ROOT).encode()
     for page in PAGES:
         messages = open_session(server[0], page, model="mine1.pth")
         assert b"mine1.pth" in b"".join(message.SerializeToString() for message in messages)
-        assert not [message for message in messages if folder in message.SerializeToString()]
+        raw = [message.SerializeToString() for message in messages]
+        assert not [message for message in raw if folder in message or program in message]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
-        "/../pyproject.toml", "/%2e%2e/pyproject.toml", "/static/..%2f..%2fpyproject.toml", "/app/static/../../app.py",
-        "/media/../app.py", "/pages/attention.py", "/.streamlit/config.toml", "/component/..%2f..%2fapp.py",
+        "/../pyproject.toml",
+        "/%2e%2e/pyproject.toml",
+        "/static/..%2f..%2fpyproject.toml",
+        "/app/static/../../app.py",
+        "/media/../app.py",
+        "/pages/attention.py",
+        "/.streamlit/config.toml",
+        "/component/..%2f..%2fapp.py",
         "//etc/passwd",
     ],
-)  # fmt: skip
+)
 def test_no_file_of_this_machine_is_served(server, path):
     _status, _headers, body = answer(server[0], path)
     assert b"[build-system]" not in body
     assert b"import streamlit" not in body
     assert b"gatherUsageStats" not in body
     assert b"root:" not in body
+
+
+# --- messages that the pages do not send --------------------------------------------------------------
+
+FORGED = {
+    "load_git_info": True,
+    "clear_cache": True,
+    "set_run_on_save": True,
+    "file_urls_request": {"request_id": "a", "file_names": ["a", "b"]},
+    "backend_operation_request": {"request_id": "b", "install_skills": {}},
+}
+DEBUGGING = {"debug_disconnect_websocket", "debug_shutdown_runtime"}  # Streamlit itself takes them from nobody
+
+
+def test_every_message_that_streamlit_knows_is_either_needed_or_tried_here():
+    """Fails where a new Streamlit has another message, or another name for one: look at what it does."""
+    known = {field.name for field in BackMsg.DESCRIPTOR.oneofs_by_name["type"].fields}
+    assert known == server_of_the_app.MESSAGES | FORGED.keys() | DEBUGGING
+    assert not server_of_the_app.MESSAGES & FORGED.keys()
+
+
+def test_streamlit_still_has_what_is_replaced(monkeypatch):
+    """Also under these names: the module keeps the originals as it is imported."""
+    for name in ("handle_backmsg", "_create_new_session_message"):
+        monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # put back afterwards
+    originals = AppSession.handle_backmsg, AppSession._create_new_session_message
+    assert originals == (server_of_the_app._handle_message, server_of_the_app._new_session_message)
+    server_of_the_app.restrict()
+    assert AppSession.handle_backmsg is not originals[0]
+    assert AppSession._create_new_session_message is not originals[1]
+    for handler in ("_handle_git_information_request", "_handle_clear_cache_request", "_handle_file_urls_request"):
+        assert handler in inspect.getsource(originals[0]), "messages may go another way now"
+
+
+def command(folder, name, line):
+    """Put a command of that name before all others; gives the environment in which it is."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+    (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def kinds_until(connection, last):
+    kinds = []
+    while not kinds or kinds[-1] != last:
+        kinds.append(receive(connection).WhichOneof("type"))
+    return kinds
+
+
+def test_nobody_is_offered_to_install_something(monkeypatch):
+    """As Streamlit does where somebody works with a coding agent; and the script's folder is left out."""
+    offer = ForwardMsg(
+        new_session={"main_script_path": "/home/somebody/app.py", "initialize": {"recommend_skills_install": True}}
+    )
+    monkeypatch.setattr(server_of_the_app, "_new_session_message", lambda *_, **__: offer)
+    message = server_of_the_app._discreet_message(None).new_session
+    assert message.main_script_path == "app.py"
+    assert not message.initialize.recommend_skills_install
+
+
+@pytest.mark.slow
+def test_forged_messages_do_nothing(tmp_path):
+    """No git, no answer, no cache emptied; also before the first session, when no script has been run."""
+    git, passes = tmp_path / "git", tmp_path / "passes"
+    git.touch()
+    passes.touch()
+    path = command(tmp_path / "commands", "git", f'echo called >>"{git}"; exit 1')
+    start = ("-c", COUNTED_RUNS, str(passes))
+    with app_server(tmp_path / "app", start=start, **path) as address:
+        for n_forged in (1, 50):
+            with connected(address) as connection:
+                for _ in range(n_forged):
+                    for kind, content in FORGED.items():
+                        send(connection, **{kind: content})
+                send(connection, app_heartbeat=True)
+                assert kinds_until(connection, "heartbeat_ack") == ["heartbeat_ack"]
+                ask_for(connection, "tokens", text="The cat sat")
+                assert "backend_operation_response" not in kinds_until(connection, "script_finished")
+            open_session(address, "next_token", text="The cat sat")
+    assert passes.read_text() == "run\n", "the caches are as full as before"
+    assert git.read_text() == ""
+
+
+COUNTED_RUNS = """
+import sys
+import gptviz
+from streamlit.web.cli import main
+
+note, run = sys.argv[1], gptviz.Engine.run
+
+def counted(*arguments, **settings):
+    with open(note, "a") as file:
+        print("run", file=file)
+    return run(*arguments, **settings)
+
+gptviz.Engine.run = counted
+main(sys.argv[2:])
+"""
+
+
+# --- the process ------------------------------------------------------------------------------------
+
+STATE_OF_THE_PROCESS = """
+import json, os
+import numpy, pandas, threadpoolctl
+
+def state():
+    pools = [(pool["user_api"], pool["num_threads"]) for pool in threadpoolctl.threadpool_info()]
+    options = {name: pandas.get_option(name) for name in ("display.max_colwidth", "display.max_rows")}
+    return json.dumps([dict(os.environ), [pool for pool in pools if pool[0] == "blas"], options])
+"""
+
+
+def printed(code):
+    kept = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-W", "ignore", "-c", STATE_OF_THE_PROCESS + code]
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=kept | {"OPENBLAS_NUM_THREADS": "2"}
+    )
+    return found.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_library_leaves_the_process_as_it_is():
+    code = """
+import torch, plotly, safetensors, tiktoken, psutil, huggingface_hub
+before = state()
+import gptviz, gptviz.charts, gptviz.verify, gptviz.analysis
+gptviz.load("story-gpt").run("The cat sat").top_k()
+print(before == state())
+"""
+    assert printed(code) == ["True"]
+
+
+STARTS = {
+    "served": "import app",
+    "run for a view": "from streamlit.testing.v1 import AppTest\nAppTest.from_file('app.py').run(timeout=600)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_the_app_sets_its_process_up_before_torch_is_loaded(start):
+    code = f"""
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            print("torch", os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Watch())
+{start}
+_, pools, options = json.loads(state())
+print(sorted({{n_threads for _, n_threads in pools}}), options["display.max_colwidth"])
+"""
+    assert printed(code) == ["torch 10000", "[1] None"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems open a browser by other commands")
+def test_the_start_opens_the_browser_as_streamlit_s_does(tmp_path):
+    opened = tmp_path / "opened"
+    path = command(tmp_path / "commands", "xdg-open", f'echo "$1" >>"{opened}"')
+    with app_server(tmp_path / "app", options=("--server.headless", "false"), **path) as address:
+        until(lambda: opened.exists() and opened.read_text().endswith("\n"))
+    assert opened.read_text().strip() == address.replace("127.0.0.1", "localhost")
+    opened.unlink()
+    with app_server(tmp_path / "app", options=(), **path) as address:
+        open_session(address, "tokens")
+    assert not opened.exists()
 
 
 # --- 16 sessions ------------------------------------------------------------------------------------
@@ -220,36 +475,49 @@ def lines_of(name):
 
 
 COUNTED = """
-import sys
-import gptviz
+import sys, time
+from pathlib import Path
+from gptviz.experiments import token_attribution
 from streamlit.web.cli import main
 
-note, backwards = sys.argv[1], gptviz.Engine.input_gradients
+note, go_on, backwards = Path(sys.argv[1]), Path(sys.argv[2]), token_attribution.input_gradients
 
 def counted(*arguments):
-    with open(note, "a") as file:
+    with note.open("a") as file:
         print("back", file=file)
+    while len(note.read_text().splitlines()) > 2 and not go_on.exists():
+        time.sleep(0.02)
     return backwards(*arguments)
 
-gptviz.Engine.input_gradients = counted
-main(sys.argv[2:])
+token_attribution.input_gradients = counted
+main(sys.argv[3:])
 """
 
 
 @pytest.mark.slow
 def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
-    note = tmp_path / "passes"
+    """The third pass lasts until the server knows that the tab is closed."""
+    note, go_on = tmp_path / "passes", tmp_path / "go on"
     note.touch()
 
     def n_passes():
         return len(note.read_text().splitlines())
 
+    def n_sessions():
+        return int(re.search(rb"^active_sessions (\d+)", answer(address, "/_stcore/metrics")[2], re.MULTILINE)[1])
+
     query = {"text": "word " * 250, "method": "integrated", "twin": "0"}
-    with app_server(tmp_path / "app", start=("-c", COUNTED, str(note))) as address:
-        open_session(address, "gradients", leave_when=lambda: n_passes() > 2, **query)
+    with app_server(tmp_path / "app", start=("-c", COUNTED, str(note), str(go_on))) as address:
+        with connected(address) as connection:
+            ask_for(connection, "gradients", **query)
+            until(lambda: n_passes() > 2)
+            assert n_sessions() == 1
+        until(lambda: n_sessions() == 0)
+        go_on.touch()
         seen = -1
         while seen < n_passes():  # until it stands still
             seen = n_passes()
+            open_session(address, "tokens")
             time.sleep(2)
         assert seen < 32, "one integral is 32 passes and more at this length"
         open_session(address, "gradients", **query)
@@ -258,7 +526,9 @@ def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
 
 def test_every_requirement_has_a_range_and_a_version_within_it():
     pinned = dict(line.split("==") for line in lines_of("constraints.txt"))
-    for line in lines_of("requirements.txt") + lines_of("requirements-dev.txt"):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for line in project["dependencies"] + extras["app"] + extras["dev"]:
         requirement = Requirement(line)
         assert requirement.specifier, line
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line

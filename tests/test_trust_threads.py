@@ -2,8 +2,10 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
+import patience
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,10 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tiny import tiny_engine
 
 import gptviz
-from gptviz.analysis.lens import lens
-from gptviz.analysis.patching import Question, patched_differences
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.cache import ByteCache
+from gptviz.experiments.dropout import Dropout, dropout_runs
+from gptviz.experiments.gradients import gradient_norms
+from gptviz.experiments.patching import Question, patched_differences
 from gptviz.hooks import ACTIVATIONS, PER_LAYER
 from gptviz.interventions import Part
 from gptviz.tokens import gpt2_tokenizer
@@ -25,6 +29,10 @@ from gptviz.ui.models import LoadedModel
 # --- sessions ---------------------------------------------------------------------------------------
 
 
+def some_bytes(_tokens, size):
+    return np.zeros(size, dtype=np.int8)
+
+
 def look(model, tokens):
     trace = model.trace(tokens)
     return [trace["pattern", 1], trace["mlp_out", 2], trace["embed"], trace.logits_at(0)]
@@ -32,8 +40,8 @@ def look(model, tokens):
 
 def read(model, tokens):
     trace = model.trace(tokens)
-    table = model.result(tokens, "prediction", lambda: prediction_table(trace))
-    grid = model.result(tokens, "lens", lambda: lens(trace, model.engine, positions=slice(0, 4)))
+    table = model.computed(prediction_table, trace)
+    grid = model.computed(logit_lens, trace, positions=slice(0, 4))
     return [table["surprisal_nats"].to_numpy(), grid.ids, grid.probabilities]
 
 
@@ -48,19 +56,18 @@ def switch_off(model, tokens):
 
 
 def drop_out(model, tokens):
-    return list(
-        model.engine.dropout_runs(tokens, 0.4, range(2), seed=len(tokens), layer=1, head=0, places=["attention"])
-    )
+    dropout = Dropout(0.4, ("attention",), len(tokens))
+    return list(dropout_runs(model.engine, tokens, dropout, range(2), layer=1, head=0))
 
 
 def patch(model, tokens):
     corrupted = model.engine.tokenizer.tokens((*tokens.ids[:-1], 5))
     question = Question(model.trace(tokens), model.trace(corrupted), 7, 8)
-    return [patched_differences(question, model.engine, kind, 1) for kind in ("resid_pre", "z")]
+    return [patched_differences(question, kind, 1) for kind in ("resid_pre", "z")]
 
 
 def go_back(model, tokens):
-    return [np.array(list(model.engine.gradient_norms(tokens)[1].values()))]
+    return [np.array(list(gradient_norms(model.engine, tokens)[1].values()))]
 
 
 # What a session does: a function (model, tokens) -> arrays.
@@ -95,13 +102,13 @@ def test_16_sessions_get_what_each_gets_alone(loaded_models, monkeypatch, at_onc
     shared = [make() for make in loaded_models]
     together = threading.Barrier(N_SESSIONS)
     with ThreadPoolExecutor(N_SESSIONS) as pool:
-        futures = [pool.submit(run, session, lambda: together.wait(30)) for session in sessions(shared)]
-        results = [future.result(120) for future in futures]
+        futures = [pool.submit(run, session, lambda: together.wait(patience.SECONDS)) for session in sessions(shared)]
+        results = [future.result(patience.SECONDS) for future in futures]
     for expected, found in zip(alone, results, strict=True):
         assert len(expected) == len(found) > 8
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_array_equal(one, other)
-    assert models._gate(int(at_once), 100)._line == []
+    assert models._gate()._line == []
 
 
 def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):
@@ -109,8 +116,9 @@ def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):
     tokens = shared.engine.tokenize("the same text for all of them")
     together = threading.Barrier(N_SESSIONS)
     with ThreadPoolExecutor(N_SESSIONS) as pool:
-        futures = [pool.submit(run, (shared, tokens, [look]), lambda: together.wait(30)) for _ in range(N_SESSIONS)]
-        first, *others = [future.result(60) for future in futures]
+        session, wait = (shared, tokens, [look]), lambda: together.wait(patience.SECONDS)
+        futures = [pool.submit(run, session, wait) for _ in range(N_SESSIONS)]
+        first, *others = [future.result(patience.SECONDS) for future in futures]
     assert all(one is other for found in others for one, other in zip(first, found, strict=True))
 
 
@@ -125,7 +133,7 @@ class AnyUseOfACache(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.cache = ByteCache(100, len)
+        self.cache = ByteCache(100, lambda _, value: len(value))
         self.expected = {}
 
     def used(self, key, size):
@@ -167,7 +175,7 @@ class AnyUseOfACache(RuleBasedStateMachine):
 
     def take_over_order(self):
         """Where several were asked for at once, which was last is not told."""
-        self.expected = {key: self.cache._sizes[key] for key in self.cache._futures}
+        self.expected = {key: size for key, (_, size) in self.cache._held.items()}
 
     @invariant()
     def it_holds_no_more_than_it_may(self):
@@ -175,7 +183,7 @@ class AnyUseOfACache(RuleBasedStateMachine):
 
     @invariant()
     def it_holds_what_was_used_last(self):
-        assert {key for key in range(13) if key in self.cache} == set(self.expected)
+        assert set(self.cache._held) == set(self.expected)
         assert self.cache.size == sum(self.expected.values())
 
 
@@ -189,7 +197,7 @@ def test_the_longest_texts_trace_is_kept(name):
     shape = (config["context_length"], config["emb_dim"])
     stream = [np.broadcast_to(np.float32(0), shape)] * (config["n_layers"] + 1)  # takes no memory
     tokens = gpt2_tokenizer().tokens([0] * config["context_length"])
-    trace = Trace(tokens, config, stream, np.zeros(config["vocab_size"], np.float32), lambda *_: {})
+    trace = Trace(SimpleNamespace(config=config), tokens, stream, np.zeros(config["vocab_size"], np.float32))
     assert trace.max_bytes < max(models._TRACE_BYTES, models.largest_trace(config))
 
 
@@ -203,8 +211,8 @@ class AnyUseOfAModel(RuleBasedStateMachine):
         super().__init__()
         self.model = LoadedModel(
             self.engine,
-            ByteCache(14_000_000, lambda trace: trace.max_bytes),
-            ByteCache(100_000, lambda result: result.nbytes),
+            ByteCache(14_000_000, lambda _, trace: trace.max_bytes),
+            ByteCache(100_000, lambda _, result: result.nbytes),
         )
         self.traces = {}
 
@@ -223,7 +231,7 @@ class AnyUseOfAModel(RuleBasedStateMachine):
     @rule(n_tokens=texts, size=st.integers(0, 60_000))
     def work_something_out(self, n_tokens, size):
         tokens = self.engine.tokenize(" the" * n_tokens)
-        assert self.model.result(tokens, size, lambda: np.zeros(size, dtype=np.int8)).nbytes == size
+        assert self.model.computed(some_bytes, tokens, size).nbytes == size
 
     @invariant()
     def no_cache_holds_more_than_it_may(self):

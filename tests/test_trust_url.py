@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_app import EVERY_PAGE, PAGES, check_page, open_page, this_machine, toasts, warm_server  # noqa: F401
+from test_app import EVERY_PAGE, PAGES, check_page, notices, open_page, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz
-from gptviz.ui import models, state
+from gptviz.ui import models
+from gptviz.ui.settings import SETTINGS
 
 # Through the wire only what UTF-8 can say: see test_trust_text.py.
 GARBAGE = st.one_of(
@@ -36,14 +37,14 @@ LISTS = st.lists(st.one_of(st.integers(0, 60_000), st.just(10**50)), max_size=40
 WORDS = st.one_of(
     GARBAGE, NUMBERS, LISTS, st.sampled_from(["one", "all", "finder", "value", "rollout", "logits", "11"])
 )
-LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in state.SETTINGS})
+LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in SETTINGS})
 
 
 def check_view(app, page):
     """No traceback and no error, and short notices."""
     check_page(app, page)
     assert not app.error
-    assert all(len(toast) < 200 for toast in toasts(app))
+    assert all(len(notice) < 200 for notice in notices(app))
 
 
 def explore(page, n_links):
@@ -79,12 +80,12 @@ def test_very_many_links_lead_to_a_view(page):
         ("embeddings", {"dimensions": "0-1-2-3-4-5-6-7-8"}, {"dimensions": [*range(8)]}, "here is 0-1-2-3-4-5-6-7."),
         ("embeddings", {"dimensions": "999"}, {"dimensions": []}, "the nearest here is none of these"),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_view_is_shown_and_said(page, query, shown, said):
     app = open_page(page, **query)
     check_view(app, page)
     assert {name: app.session_state[name] for name in shown} == shown
-    assert any(said in toast for toast in toasts(app)), toasts(app)
+    assert any(said in notice for notice in notices(app)), notices(app)
 
 
 NO_NAMES = [
@@ -109,14 +110,14 @@ NO_NAMES = [
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_model_can_only_be_one_of_the_known(monkeypatch, name):
     asked = []
-    monkeypatch.setattr(gptviz, "load", lambda *call, **how: asked.append(call))
-    with pytest.raises(gptviz.WeightsError):
-        models.loaded(name)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(gptviz, "load", lambda *call, **how: asked.append(call))
+        with pytest.raises(gptviz.WeightsError):
+            models.loaded(name)
     assert asked == []
     app = open_page("tokens", model=name)
     check_view(app, "tokens")
-    assert toasts(app) == ["There is no model of that name here, so the usual one is shown."]
+    assert notices(app) == ["There is no model of that name here, so the usual one is shown."]
     assert app.session_state["_model_in_use"] == "story-gpt"
 
 

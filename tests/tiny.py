@@ -38,7 +38,9 @@ def gpt2_tensors(model, prefix=""):
     for layer in range(len(model.trf_blocks)):
         ours, theirs = f"trf_blocks.{layer}", f"h.{layer}"
         for kind in ("weight", "bias"):
-            joined = torch.cat([state[f"{ours}.att.W_{name}.{kind}"] for name in ("query", "key", "value")])
+            none = torch.zeros(model.tok_emb.weight.shape[1])  # a model without query, key and value biases
+            parts = [state.get(f"{ours}.att.W_{name}.{kind}", none) for name in ("query", "key", "value")]
+            joined = torch.cat(parts)
             tensors[f"{theirs}.attn.c_attn.{kind}"] = joined.T.contiguous() if kind == "weight" else joined
             for target, source in (
                 ("attn.c_proj", "att.out_proj"),

@@ -1,1 +1,1 @@
-"""Arrays in, arrays or tables out: pure functions, tested by value."""
+"""What a trace and its model's weights say: functions that never run the model again as a whole."""

@@ -7,19 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..config import (
-    GPTConfig,
-    attention_parameters,
-    block_parameters,
-    feed_forward_parameters,
-    parameter_count,
-)
+from ..config import GPTConfig, attention_parameters, block_parameters, feed_forward_parameters, parameter_count
 from ..trace import Trace
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the model, and what comes out of it for this text."""
+class Component:
+    """One component of the model, and what comes out of it for this text."""
 
     name: str  # as in the course's modules, such as `trf_blocks.3.att`
     title: str
@@ -28,17 +22,17 @@ class Part:
     norm: float | None = None  # Euclidean length of a token's vector, mean over the tokens; of logits: the last token's
     n_parameters: int = 0
     shortcut: bool = False  # the part adds its output to the stream, which passes it by
-    inside: "tuple[Part, ...]" = ()
+    inside: "tuple[Component, ...]" = ()
 
 
-def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Part]:
+def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Component]:
     """The model's parts from the ids to the logits. The block `unfolded` has its own parts inside."""
     config = trace.config
     n_tokens, width = len(trace), config["emb_dim"]
     stream = (1, n_tokens, width)
     last = config["n_layers"] - 1
     embeddings = [
-        Part(
+        Component(
             "tok_emb",
             "Token embedding",
             "Looks up a learned vector for each id. At this point a token means the same wherever it stands.",
@@ -46,7 +40,7 @@ def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Part]:
             mean_norm(trace["embed"]),
             config["vocab_size"] * width,
         ),
-        Part(
+        Component(
             "pos_emb",
             "Positional embedding",
             "Adds a learned vector for each position. Without it the model could not tell one order from another.",
@@ -55,10 +49,10 @@ def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Part]:
             config["context_length"] * width,
             shortcut=True,
         ),
-        Part("drop_emb", "Dropout", _DROPOUT, stream, mean_norm(trace["resid_pre", 0])),
+        Component("drop_emb", "Dropout", _DROPOUT, stream, mean_norm(trace["resid_pre", 0])),
     ]
     blocks = [
-        Part(
+        Component(
             f"trf_blocks.{layer}",
             f"Transformer block {layer}",
             "Lets tokens gather from earlier ones (attention), then works on each alone (feed-forward). "
@@ -71,7 +65,7 @@ def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Part]:
         for layer in range(last + 1)
     ]
     head = [
-        Part(
+        Component(
             "final_norm",
             "Final LayerNorm",
             "Brings every token's vector to mean 0 and variance 1, then a learned gain and bias. "
@@ -80,7 +74,7 @@ def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Part]:
             mean_norm(trace["final_norm_out"]),
             2 * width,
         ),
-        Part(
+        Component(
             "out_head",
             "Output head",
             "Compares each vector with every token of the vocabulary: one logit each. "
@@ -98,14 +92,14 @@ _DROPOUT = (
 )
 
 
-def _inside_block(trace: Trace, layer: int) -> list[Part]:
+def _inside_block(trace: Trace, layer: int) -> list[Component]:
     config = trace.config
     width, n_heads = config["emb_dim"], config["n_heads"]
     stream = (1, len(trace), width)
     att = f"trf_blocks.{layer}.att"
     feed_forward = f"trf_blocks.{layer}.ff"
     return [
-        Part(
+        Component(
             f"trf_blocks.{layer}.norm1",
             "LayerNorm 1",
             "Brings every token's vector to mean 0 and variance 1, then a learned gain and bias. "
@@ -114,7 +108,7 @@ def _inside_block(trace: Trace, layer: int) -> list[Part]:
             mean_norm(trace["norm1_out", layer]),
             2 * width,
         ),
-        Part(
+        Component(
             att,
             f"Masked multi-head attention, {n_heads} heads",
             "Each head weighs the tokens up to this one and gathers their values. The mask hides the future.",
@@ -122,8 +116,10 @@ def _inside_block(trace: Trace, layer: int) -> list[Part]:
             mean_norm(trace["attn_out", layer]),
             attention_parameters(config),
         ),
-        Part(f"trf_blocks.{layer}.drop_shortcut", "Dropout", _DROPOUT, stream, mean_norm(trace["attn_out", layer])),
-        Part(
+        Component(
+            f"trf_blocks.{layer}.drop_shortcut", "Dropout", _DROPOUT, stream, mean_norm(trace["attn_out", layer])
+        ),
+        Component(
             f"trf_blocks.{layer}.shortcut1",
             "Shortcut: add to the stream",
             "What attention found is added to what came in. So gradients reach the first block undiminished.",
@@ -131,7 +127,7 @@ def _inside_block(trace: Trace, layer: int) -> list[Part]:
             mean_norm(trace["resid_mid", layer]),
             shortcut=True,
         ),
-        Part(
+        Component(
             f"trf_blocks.{layer}.norm2",
             "LayerNorm 2",
             "The same again for the feed-forward network. It has a gain and bias of its own.",
@@ -139,7 +135,7 @@ def _inside_block(trace: Trace, layer: int) -> list[Part]:
             mean_norm(trace["norm2_out", layer]),
             2 * width,
         ),
-        Part(
+        Component(
             feed_forward,
             "Feed-forward with GELU",
             "Widens each token's vector fourfold, bends it with GELU, and brings it back. "
@@ -148,8 +144,8 @@ def _inside_block(trace: Trace, layer: int) -> list[Part]:
             mean_norm(trace["mlp_out", layer]),
             feed_forward_parameters(config),
         ),
-        Part(f"trf_blocks.{layer}.drop_shortcut", "Dropout", _DROPOUT, stream, mean_norm(trace["mlp_out", layer])),
-        Part(
+        Component(f"trf_blocks.{layer}.drop_shortcut", "Dropout", _DROPOUT, stream, mean_norm(trace["mlp_out", layer])),
+        Component(
             f"trf_blocks.{layer}.shortcut2",
             "Shortcut: add to the stream",
             "What the network found is added to what came in. This is the block's output.",

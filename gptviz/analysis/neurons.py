@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..engine import Engine
-from .attribution import direct_effect
+from ..parameters import Weights
+from .logit_attribution import direct_effect
 
 
 def strongest_neurons(post: NDArray[np.floating], position: int, k: int = 10) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def strongest_neurons(post: NDArray[np.floating], position: int, k: int = 10) ->
 
 
 def neuron_effect(
-    engine: Engine, layer: int, neurons: NDArray[np.integer] | list[int], scale: float = 1.0
+    weights: Weights, layer: int, neurons: NDArray[np.integer] | list[int], scale: float = 1.0
 ) -> NDArray[np.floating]:
     """What each neuron does to all logits, directly, for an activation of 1: [neuron] -> [neuron, vocab_size].
 
@@ -31,5 +31,4 @@ def neuron_effect(
     (Geva et al. 2021, "Transformer Feed-Forward Layers Are Key-Value Memories"). `scale` as in
     `direct_effect`; `pushed_tokens` of a row names the tokens.
     """
-    written = engine.weight(f"trf_blocks.{layer}.ff.layers.2.weight").T[neurons]
-    return direct_effect(engine, written, scale)
+    return direct_effect(weights, weights.w_out(layer)[neurons], scale)

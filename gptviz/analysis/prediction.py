@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..numerics.chunks import chunks
+from ..numerics.ranking import ranks
+from ..tokens import strings_of
 from ..trace import Trace
-from .ranking import ranks, strings_of
 
 _CHUNK = 32  # positions whose logits are held at once: 200 kB each
 
@@ -21,8 +23,8 @@ def prediction_table(trace: Trace) -> pd.DataFrame:
     strings, ids = trace.tokens.strings, trace.tokens.ids
     following = (*ids[1:], 0)  # nothing follows the last token: its columns are emptied below
     rows = []
-    for start in range(0, len(trace), _CHUNK):
-        for position, logits in enumerate(trace.logits_at(slice(start, start + _CHUNK)), start):
+    for some in chunks(len(trace), _CHUNK):
+        for position, logits in enumerate(trace.logits_at(some), some.start):
             rows.append({"position": position, "token": strings[position]} | _foresight(logits, following[position]))
     table = pd.DataFrame(rows).astype({"rank": "Int64"})
     table.insert(2, "next_token", [*strings[1:], None])

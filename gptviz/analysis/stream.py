@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..numerics.vectors import cosine_similarity
 from ..trace import Trace
-from .embeddings import cosine_similarity
 
 
 class Added(NamedTuple):

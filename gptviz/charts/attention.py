@@ -27,7 +27,7 @@ def attention_map(
 
     `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
     position are framed. `what` names another reading than the weights. Where `pooled` x `pooled`
-    tokens fall together in a cell (see `gptviz.analysis.tiles`), `pattern` has as many fewer cells.
+    tokens fall together in a cell (see `gptviz.numerics.tiles`), `pattern` has as many fewer cells.
     """
     n_tokens, n_cells = len(strings), len(pattern)
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
@@ -130,11 +130,7 @@ def _groups(
     if chosen is None:
         return [(theme.main, 0.75, np.ones(len(queries), dtype=bool))]
     looks, looked_at = queries == chosen, (keys == chosen) & (queries != chosen)
-    return [
-        (theme.muted, 0.18, ~looks & ~looked_at),
-        (theme.second, 0.9, looked_at),
-        (theme.accent, 0.95, looks),
-    ]
+    return [(theme.muted, 0.18, ~looks & ~looked_at), (theme.second, 0.9, looked_at), (theme.accent, 0.95, looks)]
 
 
 def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_]]]:

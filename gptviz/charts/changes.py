@@ -31,12 +31,23 @@ def switch_board(
     height = int(np.clip(110 + 34 * n_layers, 240, 1700))
     return figure(
         [
-            plotted("heatmap",
-                z=is_off.astype(np.uint8), zmin=0, zmax=1, colorscale=[[0, theme.future], [1, theme.accent]],
-                showscale=False, xgap=3, ygap=3, hoverinfo="skip",
+            plotted(
+                "heatmap",
+                z=is_off.astype(np.uint8),
+                zmin=0,
+                zmax=1,
+                colorscale=[[0, theme.future], [1, theme.accent]],
+                showscale=False,
+                xgap=3,
+                ygap=3,
+                hoverinfo="skip",
             ),
-            plotted("scatter",
-                x=at, y=layers, mode="markers+text", text=np.where(is_off, "×", "").ravel(),
+            plotted(
+                "scatter",
+                x=at,
+                y=layers,
+                mode="markers+text",
+                text=np.where(is_off, "×", "").ravel(),
                 textfont={"size": FONT_SIZE + 4, "color": theme.on_accent},
                 marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
                 customdata=parts.ravel().tolist(),
@@ -46,23 +57,40 @@ def switch_board(
                 unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
             ),
         ],
-        theme, height=height, left=55, right=60, top=95, bottom=10, dragmode=False,
+        theme,
+        height=height,
+        left=55,
+        right=60,
+        top=95,
+        bottom=10,
+        dragmode=False,
         xaxis={
-            "tickvals": list(range(n_columns)), "ticktext": list(columns), "side": "top", "tickangle": -35,
+            "tickvals": list(range(n_columns)),
+            "ticktext": list(columns),
+            "side": "top",
+            "tickangle": -35,
             "range": [-0.5, n_columns - 0.5],
-            "showgrid": False, "zeroline": False, "showline": False, "fixedrange": True,
+            "showgrid": False,
+            "zeroline": False,
+            "showline": False,
+            "fixedrange": True,
         },
         yaxis={
-            "tickvals": list(range(n_layers)), "title": "layer", "range": [n_layers - 0.5, -0.5], "showgrid": False,
-            "zeroline": False, "showline": False, "fixedrange": True,
+            "tickvals": list(range(n_layers)),
+            "title": "layer",
+            "range": [n_layers - 0.5, -0.5],
+            "showgrid": False,
+            "zeroline": False,
+            "showline": False,
+            "fixedrange": True,
         },
-    )  # fmt: skip
+    )
 
 
 def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme = LIGHT) -> go.Figure:
     """Two predictions as bars side by side, one token a row.
 
-    `table` is that of `gptviz.analysis.comparison.compare_next_tokens`; `names` are the two predictions'.
+    `table` is that of `gptviz.analysis.next_tokens.compare_next_tokens`; `names` are the two predictions'.
     """
     tokens = table["token"].tolist()
     positions = np.arange(len(table))
@@ -110,15 +138,23 @@ def run_spread(
     offset = np.linspace(-0.28, 0.28, n_runs) if n_runs > 1 else np.zeros(1)
     return figure(
         [
-            plotted("scatter",
-                x=runs.ravel(), y=(rows[None] + offset[:, None]).ravel(), mode="markers", name="one run",
+            plotted(
+                "scatter",
+                x=runs.ravel(),
+                y=(rows[None] + offset[:, None]).ravel(),
+                mode="markers",
+                name="one run",
                 marker={"size": 6, "color": theme.main, "opacity": 0.55},
                 customdata=np.repeat(np.arange(n_runs), n_numbers),
                 hovertemplate=f"run %{{customdata}}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
             ),
             *(
-                plotted("scatter",
-                    x=values, y=rows, mode="markers", name=name,
+                plotted(
+                    "scatter",
+                    x=values,
+                    y=rows,
+                    mode="markers",
+                    name=name,
                     marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 3, "color": color}},
                     hovertemplate=f"{name}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
                 )
@@ -128,9 +164,13 @@ def run_spread(
                 )
             ),
         ],
-        theme, height=int(np.clip(110 + 32 * n_numbers, 240, 900)), left=room(strings),
-        xaxis={"title": what, "range": span(runs, evaluation, from_zero=True)}, yaxis=_rows(strings), **_LEGEND,
-    )  # fmt: skip
+        theme,
+        height=int(np.clip(110 + 32 * n_numbers, 240, 900)),
+        left=room(strings),
+        xaxis={"title": what, "range": span(runs, evaluation, from_zero=True)},
+        yaxis=_rows(strings),
+        **_LEGEND,
+    )
 
 
 def dropped_map(
@@ -143,11 +183,15 @@ def dropped_map(
     drawn = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
     queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
     drawn.add_trace(
-        plotted("scatter",
-            x=keys.tolist(), y=queries.tolist(), mode="markers", hoverinfo="skip",
+        plotted(
+            "scatter",
+            x=keys.tolist(),
+            y=queries.tolist(),
+            mode="markers",
+            hoverinfo="skip",
             marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": theme.accent}},
         )
-    )  # fmt: skip
+    )
     return drawn
 
 

@@ -14,9 +14,11 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     """The most probable next tokens, one bar each, the most probable on top.
 
     `table` has one row per token: token (string to show), id, logit, probability (the model's
-    own, at temperature 1), drawn (its probability of being drawn, after temperature, top-k and
-    top-p: the bar; a tick marks the model's own).
+    own, at temperature 1), and perhaps drawn (its probability of being drawn, after temperature, top-k
+    and top-p: the bar; a tick marks the model's own). `Trace.top_k` has no drawn: the bars are the model's own.
     """
+    if "drawn" not in table:
+        table = table.assign(drawn=table["probability"])
     names = labels(table["token"].tolist())
     details = np.column_stack((table["id"], table["logit"], table["probability"]))
     hover = (

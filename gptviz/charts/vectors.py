@@ -108,7 +108,11 @@ def position_waves(
                 y=table[:, dimension],
                 mode="lines",
                 name=f"dimension {dimension}",
-                line={"color": colors[number % len(colors)], "width": 2, "dash": _DASHES[number // len(colors)]},
+                line={
+                    "color": colors[number % len(colors)],
+                    "width": 2,
+                    "dash": _DASHES[number // len(colors) % len(_DASHES)],
+                },
                 hovertemplate=f"position %{{x}}<br>dimension {dimension}: %{{y:.4f}}<extra></extra>",
             )
             for number, dimension in enumerate(dimensions)
@@ -219,12 +223,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
 
 
 def value_bars(
-    values: NDArray[np.floating],
-    names: Sequence[str],
-    *,
-    what: str,
-    horizontal: bool = False,
-    theme: Theme = LIGHT,
+    values: NDArray[np.floating], names: Sequence[str], *, what: str, horizontal: bool = False, theme: Theme = LIGHT
 ) -> go.Figure:
     """Signed numbers as bars, positive and negative in two colours: [n], with a name each."""
     values = np.asarray(values, dtype=float)

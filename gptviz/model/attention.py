@@ -45,6 +45,16 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, f"_{kind}_hooks") for kind in kinds)
 
 
+def _scores_are_finite(q: Tensor, k: Tensor) -> bool:
+    """Whether no score can be NaN or infinite, by a bound that is cheap: each is a sum of head_dim products.
+
+    Where all scores of a row are NaN or minus infinity, PyTorch's fused kernel on the CPU gives finite numbers, and
+    the error would not be seen.
+    """
+    largest_q, largest_k = (torch.linalg.vector_norm(some.detach(), torch.inf).item() for some in (q, k))
+    return q.shape[-1] * largest_q * largest_k < torch.finfo(q.dtype).max  # False for a NaN, too
+
+
 class MultiHeadAttention(nn.Module):
     """Every head lets each token gather values from itself and the tokens before it."""
 
@@ -69,7 +79,7 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(k, v)
 
-        z = self._gather_fused(q, k, v) if self._may_fuse(q, k) else self._gather(q, k, v)
+        z = self._gather_fused(q, k, v) if self._may_fuse(q, k) and _scores_are_finite(q, k) else self._gather(q, k, v)
         return self.out_proj(z.transpose(1, 2).flatten(2))  # heads joined: [batch, query, emb_dim]
 
     def _gather(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

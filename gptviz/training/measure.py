@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ..analysis import heads as head_kinds
 from ..config import GPTConfig
 from ..engine import Engine
 from ..hooks import keys, record
 from ..model import GPTModel
+from ..numerics import head_kinds
 from .data import IGNORED, Batch
 from .loop import State
 

@@ -1,8 +1,10 @@
-"""A gate for what takes long: so many computations at once, the others one after another as they came."""
+"""A gate for what takes long: so many computations at once; the others wait, the cheap before the dear."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from threading import Condition, local
+from dataclasses import dataclass, field
+from math import inf
+from threading import Event, Lock, local
 
 _TELL_EVERY = 0.3  # seconds
 
@@ -11,44 +13,109 @@ class BusyError(RuntimeError):
     """As many computations wait already as may."""
 
 
+@dataclass(eq=False)
+class _Ticket:
+    """A computation that waits for a turn, or has one."""
+
+    session: Hashable
+    dear: bool
+    size: int
+    tell: Callable[[int], None]
+    inside: Event = field(default_factory=Event)
+
+
 class Gate:
-    """Lets `at_once` threads compute and `most_waiting` wait. A thread that is inside may enter again."""
+    """Lets `at_once` sessions compute, one computation each, while `most_waiting` others wait.
+
+    The cheap (a first view) goes before the dear (an experiment), which also leaves one place to the cheap where
+    there are two or more. Of the cheap the smaller goes first; among equals, and of the dear, who came first.
+    """
 
     def __init__(self, at_once: int, most_waiting: int) -> None:
         self._at_once = at_once
-        self._most = at_once + most_waiting
-        self._line: list[object] = []  # one ticket a thread; the first `at_once` are inside
-        self._changed = Condition()
-        self._thread = local()
+        self._most_dear = max(1, at_once - 1)
+        self._most_waiting = most_waiting  # of the cheap, and as many of the dear
+        self._line: list[_Ticket] = []  # in order of arrival; those inside are in it
+        self._lock = Lock()
+        self._thread = local()  # its `ticket`, while it is in a turn
 
     @contextmanager
-    def turn(self, tell: Callable[[int], None]) -> Iterator[None]:
-        """Wait for a turn, and hold it while inside. While it waits, `tell` hears now and then how many are before it.
+    def turn(
+        self, session: Hashable, tell: Callable[[int], None], *, dear: bool = False, size: int = 0
+    ) -> Iterator[None]:
+        """Wait for a turn, and hold it while inside. A turn within a turn is part of the outer one.
 
-        Raises `BusyError` where too many wait. What `tell` raises ends the waiting.
+        During a wait `tell` hears now and then how many are ahead, and at its end 0; what `tell` raises ends the
+        wait. Raises `BusyError` where too many wait.
         """
-        if getattr(self._thread, "inside", False):
+        if self._ticket is not None:
             yield
             return
-        ticket = object()
-        with self._changed:
-            if len(self._line) >= self._most:
-                raise BusyError
-            self._line.append(ticket)
+        ticket = self._thread.ticket = _Ticket(session, dear, size, tell)
         try:
-            self._wait(ticket, tell)
-            self._thread.inside = True
+            self._enter(ticket, self._most_waiting)
             yield
         finally:
-            self._thread.inside = False
-            with self._changed:
-                self._line.remove(ticket)
-                self._changed.notify_all()
+            self._thread.ticket = None
+            self._leave(ticket)
 
-    def _wait(self, ticket: object, tell: Callable[[int], None]) -> None:
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._line.index(ticket) < self._at_once, timeout=_TELL_EVERY):
-                    return
-                n_before = self._line.index(ticket)
-            tell(n_before)
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Inside a turn, let others in for the length of this block; then wait for the next turn.
+
+        Without a turn it does nothing. What the block raises ends the turn.
+        """
+        ticket = self._ticket
+        if ticket is None:
+            yield
+            return
+        self._leave(ticket)
+        yield
+        self._enter(ticket)
+
+    @property
+    def _ticket(self) -> _Ticket | None:
+        return getattr(self._thread, "ticket", None)
+
+    def _enter(self, ticket: _Ticket, most_waiting: float = inf) -> None:
+        with self._lock:
+            n_waiting = sum(other.dear == ticket.dear and other.session != ticket.session for other in self._waiting())
+            self._line.append(ticket)
+            self._admit()
+            if n_waiting >= most_waiting and not ticket.inside.is_set():
+                raise BusyError
+        told = False
+        while not ticket.inside.wait(_TELL_EVERY):
+            told = True
+            ticket.tell(self._n_ahead(ticket))
+        if told:
+            ticket.tell(0)
+
+    def _leave(self, ticket: _Ticket) -> None:
+        with self._lock:
+            if ticket in self._line:
+                self._line.remove(ticket)
+            ticket.inside.clear()
+            self._admit()
+
+    def _waiting(self) -> list[_Ticket]:
+        """Who waits, in the order of their turns. Of one session it is the latest only: Streamlit ends the others."""
+        latest = {ticket.session: ticket for ticket in self._line if not ticket.inside.is_set()}
+        return sorted(latest.values(), key=lambda ticket: (ticket.dear, 0 if ticket.dear else ticket.size))
+
+    def _inside(self) -> list[_Ticket]:
+        return [ticket for ticket in self._line if ticket.inside.is_set()]
+
+    def _admit(self) -> None:
+        for ticket in self._waiting():
+            inside = self._inside()
+            if len(inside) >= self._at_once:
+                return
+            is_room = not ticket.dear or sum(other.dear for other in inside) < self._most_dear
+            if is_room and all(other.session != ticket.session for other in inside):
+                ticket.inside.set()
+
+    def _n_ahead(self, ticket: _Ticket) -> int:
+        with self._lock:
+            waiting = self._waiting()
+            return len(self._inside()) + (waiting.index(ticket) if ticket in waiting else 0)

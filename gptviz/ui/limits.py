@@ -18,6 +18,7 @@ class Limits:
     new_tokens: int  # that the model writes behind a text
     computations: int  # at the same time
     waiting: int  # computations that may wait for their turn
+    model_megabytes: int  # that loaded models take, with what is kept of their runs
     models: frozenset[str]  # of the named ones; the bundled one always
 
 
@@ -28,6 +29,7 @@ def read() -> Limits:
         new_tokens=_number("GPTVIZ_MAX_NEW_TOKENS", 1024),
         computations=_number("GPTVIZ_MAX_COMPUTATIONS", 2),
         waiting=_number("GPTVIZ_MAX_WAITING", 100),
+        model_megabytes=_number("GPTVIZ_MAX_MODEL_MB", 10_000),
         models=_models("GPTVIZ_ALLOWED_MODELS"),
     )
 

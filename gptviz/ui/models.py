@@ -1,40 +1,51 @@
 """Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
 
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterator
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import gptviz
 from gptviz import hub
-from gptviz.analysis.embeddings import norms
 from gptviz.cache import ByteCache
+from gptviz.checkpoints import TooLargeError, exists
+from gptviz.experiments.skeleton import untrained_twin as make_untrained_twin
 from gptviz.interventions import Part
+from gptviz.numerics.vectors import norms
 from gptviz.tokens import Tokens
 from gptviz.trace import Trace
-from gptviz.ui import limits
+from gptviz.ui import limits, memory
 from gptviz.ui.gate import BusyError, Gate
+from gptviz.ui.memory import n_bytes
+from gptviz.weights import split_options
 
 Value = TypeVar("Value")
-Result = TypeVar("Result")  # a table, an array, or a tuple with arrays in it
+Result = TypeVar("Result")  # whatever `n_bytes` knows the memory of
 
 OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
 _RESULT_BYTES = 50_000_000  # for what took long to work out from them
+_LOOK_EVERY = 0.3  # seconds between two looks at whether a wait is over
 
-# NumPy's products are small here. With threads of their own for every session they wait for each other: of 30 sessions
-# at once on two cores, an update took 2 s rather than 0.1.
-threadpool_limits(1, user_api="blas")
+
+def _entry_bytes(key: Hashable, value: object) -> int:
+    return n_bytes((key, value))
+
+
+def _trace_bytes(_key: Hashable, trace: Trace) -> int:
+    return trace.max_bytes  # its key is in it
 
 
 @dataclass(frozen=True)
@@ -42,81 +53,163 @@ class LoadedModel:
     """An engine, and what it computed lately: everyone who looks at the same text shares one trace."""
 
     engine: gptviz.Engine
-    traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, lambda trace: trace.max_bytes))
-    _results: ByteCache[Any] = field(default_factory=lambda: ByteCache(_RESULT_BYTES, _bytes_of))
+    traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, _trace_bytes))
+    _results: ByteCache[Any] = field(default_factory=lambda: ByteCache(_RESULT_BYTES, _entry_bytes))
+
+    @property
+    def max_bytes(self) -> int:
+        """The most memory that it comes to take: its weights, and what is kept of its runs."""
+        return self.engine.n_bytes + self.traces.max_bytes + self._results.max_bytes
 
     @cached_property
     def embedding_norms(self) -> NDArray[np.float32]:
         """The length of every token's embedding: [vocab_size]."""
-        return norms(self.engine.weight("tok_emb.weight"))
+        return norms(self.engine.weights.w_e)
 
     def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
         """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
         means = self.trace(tokens) if off and by_mean else None
         key = (tokens.ids, off, by_mean) if off else tokens.ids
-        return _once(self.traces, key, lambda: self.engine.run(tokens, off=off, means=means))
+        make = partial(self.engine.run, tokens, off=off, means=means)
+        return _once(self.traces, key, make, dear=bool(off), size=len(tokens) * self.engine.n_parameters)
 
-    def result(self, tokens: Tokens, name: Hashable, make: Callable[[], Result]) -> Result:
-        """What `make` works out from these tokens' trace, once for all who ask for `name`."""
-        result: Result = _once(self._results, (tokens.ids, name), make)
+    def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """`function(*arguments, **options)`, computed once for everybody who asks for the same (see `key_of`).
+
+        Experiments are dear: what others need for a first view is computed before them.
+        """
+        dear = function.__module__.startswith("gptviz.experiments")
+        key = key_of(function, *arguments, **options)
+        result: Result = _once(self._results, key, partial(function, *arguments, **options), dear=dear)
         return result
 
-    def has(self, tokens: Tokens, name: Hashable) -> bool:
-        """Whether `result` has this one already."""
-        return (tokens.ids, name) in self._results
+    def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
+        """What `computed` would give, or None if nobody has asked for it lately."""
+        result: Result | None = self._results.peek(key_of(function, *arguments, **options))
+        return result
 
     def generate(self, tokens: Tokens, max_new_tokens: int, **how: Any) -> Iterator[gptviz.GeneratedToken]:
         """As `Engine.generate`; every token waits for its turn."""
         written = self.engine.generate(tokens, max_new_tokens, **how)
         while True:
-            with turn():
+            with turn(dear=True):
                 token = next(written, None)
             if token is None:
                 return
             yield token
 
 
-def _bytes_of(result: object) -> int:
-    if isinstance(result, pd.DataFrame):
-        return int(result.memory_usage(deep=True).sum())
-    parts = result if isinstance(result, tuple) else (result,)
-    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+def key_of(function: Callable[..., Any], *arguments: Any, **options: Any) -> Hashable:
+    """What tells one call from another: the function's name and its arguments, traces by what was run."""
+    return function.__module__, function.__qualname__, *map(_key_of_argument, [*arguments, *sorted(options.items())])
 
 
-def _once(cache: ByteCache[Value], key: Hashable, make: Callable[[], Value]) -> Value:
-    """From the cache, or made in its turn."""
-    if key in cache:
-        return cache.get(key, make)
-    with turn():  # before the cache: who makes a value holds a turn, so nobody inside waits for somebody outside
-        return cache.get(key, make)
+def _key_of_argument(argument: Any) -> Hashable:
+    key: Hashable = argument
+    match argument:
+        case Trace() | Tokens():
+            key = argument.key
+        case gptviz.Engine():
+            key = argument.name
+        case slice() | range():
+            key = argument.start, argument.stop, argument.step
+        case tuple() | list():
+            key = tuple(map(_key_of_argument, argument))
+        case dict():
+            key = tuple(sorted(argument.items()))
+    return key
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
-def _gate(at_once: int, most_waiting: int) -> Gate:
-    return Gate(at_once, most_waiting)
+def _once(
+    cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False, size: int = 0
+) -> Value:
+    """From the cache, or made in a turn.
+
+    Who waits for a value that another makes has no turn in the meantime: the other may need it.
+    """
+
+    def make_in_turn() -> Value:
+        with turn(dear=dear, size=size):
+            return make()
+
+    return cache.get(key, make_in_turn, _wait_outside)
+
+
+def _wait_outside(future: "Future[Value]") -> None:
+    sign = _Sign()
+    with _gate().outside():
+        while not futures.wait([future], timeout=_LOOK_EVERY).done:
+            sign.say("Somebody else has asked for the same: waiting for it…")
+    sign.clear()
+
+
+class _Sign:
+    """A sentence on the page for as long as one waits."""
+
+    def __init__(self) -> None:
+        self._place: DeltaGenerator | None = None  # on the page only where one has to wait
+        self._said = ""
+
+    def say(self, sentence: str) -> None:
+        """Show it. Ends a run that Streamlit wants to end, because the tab has closed or begun another."""
+        context = get_script_run_ctx(suppress_warning=True)
+        if context is not None:
+            context.yield_check()
+        if sentence != self._said:
+            self._place = self._place or st.empty()
+            self._place.caption(f":material/hourglass_top: {sentence}")
+            self._said = sentence
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._place is not None:
+            self._place.empty()
+        self._said = ""
+
+
+# Not in Streamlit's caches: any visitor's browser can have these emptied, and with another gate the limits are void.
+_gates: dict[tuple[int, int], Gate] = {}  # by its two numbers, which stay the same but in tests
+_loaded: dict[int, ByteCache[LoadedModel]] = {}  # by its bytes, likewise
+_downloads: "dict[str, Download]" = {}  # by the model's name, the last one of each
+_lock = threading.Lock()  # for these three
+_downloader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
+
+
+def _gate() -> Gate:
+    allowed = limits.read()
+    numbers = allowed.computations, allowed.waiting
+    with _lock:
+        return _gates.setdefault(numbers, Gate(*numbers))
+
+
+def _models() -> ByteCache[LoadedModel]:
+    most = 1_000_000 * limits.read().model_megabytes
+    with _lock:
+        return _loaded.setdefault(most, ByteCache(most, lambda _, model: model.max_bytes))
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn(*, dear: bool = False, size: int = 0) -> Iterator[None]:
     """Do in here what takes long: only so many do at once, and the others see for whom they wait.
 
     Where too many wait, or the memory is used up, a sentence says so and ends the page or fragment.
     """
-    allowed = limits.read()
-    place: list[Any] = []  # on the page only where one has to wait
+    sign = _Sign()
 
-    def tell(n_before: int) -> None:
-        place[:] = place or [st.empty()]
-        place[0].caption(f":material/hourglass_top: Waiting for {n_before} {'other' if n_before == 1 else 'others'}…")
+    def tell(n_ahead: int) -> None:
+        if n_ahead:
+            sign.say(f"Waiting for {n_ahead} {'other' if n_ahead == 1 else 'others'}…")
+        else:
+            sign.clear()
 
     try:
-        with _gate(allowed.computations, allowed.waiting).turn(tell):
-            for waiting in place:
-                waiting.empty()
+        with _gate().turn(_session(), tell, dear=dear, size=size):
             yield
+        memory.trim()  # what the computation needed, and what made room for its result
     except BusyError:
         st.error(
-            f"Too many people compute at this moment ({allowed.waiting} wait already): reload the page in a minute.",
+            f"Too many people compute at this moment ({limits.read().waiting} wait already): reload the page in a "
+            "minute.",
             icon=":material/hourglass_disabled:",
         )
         st.stop()
@@ -130,13 +223,27 @@ def turn() -> Iterator[None]:
         st.stop()
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)
-def loaded(name: str) -> LoadedModel:
-    """Load a model by the name under which the app offers it. Raises as `gptviz.load` does."""
+def _session() -> Hashable:
+    context = get_script_run_ctx(suppress_warning=True)
+    return context.session_id if context else threading.get_ident()
+
+
+def loaded(name: str, n_heads: int = 0) -> LoadedModel:
+    """Load a model by the name under which the app offers it, once for all. Raises as `gptviz.load` does.
+
+    `n_heads` is for a checkpoint that does not say how many it has; 0 is the guess. The weights stay those in memory.
+    """
     if name not in names():  # whatever came by a link: it can be no path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
+    model = _once(_models(), name, lambda: _load(name))
+    if not n_heads:
+        return model
+    return _once(_models(), (name, n_heads), lambda: _with_room(model.engine.with_heads(n_heads)))
+
+
+def _load(name: str) -> LoadedModel:
     path = own_models().get(name)
-    if path is not None and not path.exists():
+    if path is not None and not exists(Path(split_options(path)[0])):
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
     engine = gptviz.load(path or name, allow_download=False)
     engine.name = name  # not the path: where files lie is not for everybody's eyes
@@ -144,9 +251,16 @@ def loaded(name: str) -> LoadedModel:
 
 
 def _with_room(engine: gptviz.Engine) -> LoadedModel:
-    """The engine with a cache that can hold its longest trace."""
+    """The engine with a cache that can hold its longest trace. Raises `TooLargeError` where it cannot be kept."""
     room = max(_TRACE_BYTES, largest_trace(engine.config))
-    return LoadedModel(engine, ByteCache(room, lambda trace: trace.max_bytes))
+    model = LoadedModel(engine, ByteCache(room, _trace_bytes))
+    most = 1_000_000 * limits.read().model_megabytes
+    if model.max_bytes > most:
+        raise TooLargeError(
+            f"This model takes {gigabytes(model.max_bytes)} with what is kept of its runs, and this app keeps "
+            f"{gigabytes(most)}: choose a smaller one, or start the app with more (GPTVIZ_MAX_MODEL_MB)."
+        )
+    return model
 
 
 def largest_trace(config: gptviz.GPTConfig) -> int:
@@ -157,16 +271,17 @@ def largest_trace(config: gptviz.GPTConfig) -> int:
     return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
 
 
-@st.cache_resource(max_entries=1, show_spinner=False)
-def untrained_twin(name: str) -> LoadedModel:
-    """A model of the same shape with random weights."""
-    return _with_room(loaded(name).engine.untrained_twin())
+def untrained_twin(name: str, n_heads: int = 0) -> LoadedModel:
+    """A model of the same shape with random weights, made once for all. The number of heads is as in `loaded`."""
+    make = lambda: _with_room(make_untrained_twin(loaded(name, n_heads).engine))  # noqa: E731
+    return _once(_models(), ("untrained", name, n_heads), make, dear=True)
 
 
-def own_models() -> dict[str, Path]:
-    """Models of the person who started the app: names (as in a link) -> paths."""
-    paths = [Path(part) for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
-    return {path.name: path for path in paths if path.name not in gptviz.MODELS}
+def own_models() -> dict[str, str]:
+    """Models of the person who started the app: names (as in a link) -> paths, perhaps with options behind."""
+    paths = [part for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
+    by_name = {Path(split_options(path)[0]).name: path for path in paths}
+    return {name: path for name, path in by_name.items() if name not in gptviz.MODELS}
 
 
 def names() -> list[str]:
@@ -200,38 +315,33 @@ def gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB"
 
 
-@dataclass
 class Download:
     """A download under way, whoever asked for it."""
 
-    future: "Future[Path]"
-    n_bytes: int = 0
-    n_total: int = 0
+    def __init__(self, repo: str) -> None:
+        """It begins at once, or after those before it."""
+        self.n_bytes = self.n_total = 0
+        self.future: Future[Path] = _downloader.submit(hub.download, repo, self.report)
 
     def report(self, n_bytes: int, n_total: int) -> None:
         """Called by the download as bytes come."""
         self.n_bytes, self.n_total = n_bytes, n_total
 
 
-@st.cache_resource(show_spinner=False)
-def _downloads() -> tuple[ThreadPoolExecutor, dict[str, Download]]:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="download"), {}
-
-
 def download(name: str) -> Download:
     """Start the model's download, or join the one that is under way."""
     if name not in names():
         raise gptviz.DownloadError("This model is not offered here: choose one of the list.")
-    executor, under_way = _downloads()
     repo = gptviz.MODELS[name].repo
     assert repo is not None, "only hub models are downloaded"
-    if name not in under_way or under_way[name].future.done():
-        started = under_way[name] = Download(Future())
-        started.future = executor.submit(hub.download, repo, started.report)
-    return under_way[name]
+    with _lock:
+        last = _downloads.get(name)
+        if last is None or last.future.done():
+            last = _downloads[name] = Download(repo)
+        return last
 
 
 def download_under_way(name: str) -> bool:
     """Whether this model is being downloaded now."""
-    _, under_way = _downloads()
-    return name in under_way and not under_way[name].future.done()
+    with _lock:
+        return name in _downloads and not _downloads[name].future.done()

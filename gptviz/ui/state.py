@@ -1,137 +1,75 @@
-"""What a person has chosen: kept from page to page, and in the URL, so that a copied link opens the same view.
+"""The store of the settings: kept from page to page, and in the address, so that a copied link opens the same view.
 
-The only place that touches Streamlit's session state and query parameters.
+The only place that touches Streamlit's session state and query parameters. A widget shows a setting, and what the
+widget sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
+
+Streamlit's own `bind="query-params"` is not used. It drops a value that it cannot read without a word, where ours
+says which value is nearest; it identifies an option by its label, which for a token changes with the text; and its
+links hold only what the open page draws, where ours hold every setting.
 """
 
-import math
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.ui import limits
+from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, TEXT, TOKEN, Setting, join
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
+KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
 
-
-def _switch(word: str) -> bool:
-    if word not in ("0", "1"):
-        raise ValueError(word)
-    return word == "1"
-
-
-def _ids(word: str) -> tuple[int, ...]:
-    return tuple(int(id) for id in word.split("-") if id)
-
-
-def _join(ids: Iterable[int]) -> str:
-    return "-".join(str(id) for id in ids)
-
-
-def _words(word: str) -> list[str]:
-    return [part for part in word.split("-") if part]
-
-
-def _hyphens(words: list[str]) -> str:
-    return "-".join(words)
-
-
-def _parts(word: str) -> list[str]:
-    return [str(Part.parse(part)) for part in _words(word)]
-
-
-@dataclass(frozen=True)
-class Setting(Generic[Value]):
-    """One choice: its name in the URL, its value at the start, and how it is written there."""
-
-    name: str
-    default: Value
-    read: Callable[[str], Value]  # raises ValueError
-    write: Callable[[Value], str] = str
-
-
-TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", str)
-MODEL = Setting("model", "story-gpt", str)
-BOS = Setting("bos", False, _switch, lambda on: str(int(on)))
-VIEW = Setting("view", "one", str)  # of the Attention page
-READING = Setting("reading", "weights", str)
-KIND_OF_HEAD = Setting("kind", "previous_token", str)
-REPLACEMENT = Setting("replacement", "zero", str)
-LAYER = Setting("layer", 2, int)  # the bundled model's clearest previous-token head: a first sight that says something
-HEAD = Setting("head", 5, int)
-UNFOLDED = Setting("unfolded", 0, int)  # the block that the drawing shows opened; -1: none
-EXPLAINED = Setting("explained", False, _switch, lambda on: str(int(on)))
-SKELETON = Setting("skeleton", False, _switch, lambda on: str(int(on)))
-KIND = Setting("embedding", "resid_pre", str)
-IN_3D = Setting("in_3d", False, _switch, lambda on: str(int(on)))
-PROBE = Setting("probe", "", str)
-DIMENSIONS: Setting[list[int]] = Setting("dimensions", [0, 1, 2, 3], lambda word: list(_ids(word)), _join)
-STEP = Setting("step", "norm1", str)
-DIM = Setting("dim", 0, int)  # the chosen dimension or neuron
-KEY = Setting("key", 0, int)  # the chosen key position
-TARGET = Setting("target", "", str)  # the token whose logit is shared out; empty: the most probable
-AGAINST = Setting("against", "", str)
-TOKEN = Setting("token", -1, int)  # the chosen position; -1 is the last, also when the text grows
-K = Setting("k", 10, int)
-TEMPERATURE = Setting("temperature", 1.0, float)
-TOP_K = Setting("top_k", 0, int)  # 0 keeps every token
-TOP_P = Setting("top_p", 1.0, float)
-SEED = Setting("seed", 0, int)
-WORD = Setting("word", 0, int)
-CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), _ids, _join)
-OFF: Setting[list[str]] = Setting("off", ["L5H2"], _parts, _hyphens)  # story-gpt's strongest induction head
-NEURON_LAYER = Setting("neuron_layer", 0, int)
-NEURON = Setting("neuron", 0, int)
-CLEAN = Setting("clean", "", str)  # the two prompts of patching; empty: a pair that suits the model
-CORRUPTED = Setting("corrupted", "", str)
-ANSWER = Setting("answer", "", str)
-RIVAL = Setting("rival", "", str)
-PATCHED = Setting("patched", "resid_pre", str)
-OTHER_TEXT = Setting("other_text", "Once upon a time there was a little cat. The little cat", str)  # of Compare
-OTHER_MODEL = Setting("other_model", "", str)  # empty: the same model
-TRAINING = Setting("training", True, _switch, lambda on: str(int(on)))
-RATE = Setting("rate", 0.1, float)
-RUNS = Setting("runs", 30, int)
-RUN = Setting("run", 0, int)
-DROPPED: Setting[list[str]] = Setting("dropped", ["embedding", "attention", "shortcut"], _words, _hyphens)
-GROUP = Setting("group", "att", str)
-TWIN = Setting("twin", True, _switch, lambda on: str(int(on)))
-METHOD = Setting("method", "integrated", str)
-SETTINGS: tuple[Setting[Any], ...] = (
-    TEXT, MODEL, BOS, VIEW, READING, KIND_OF_HEAD, REPLACEMENT, LAYER, HEAD, UNFOLDED, EXPLAINED, SKELETON, KIND, IN_3D,
-    PROBE, DIMENSIONS, STEP, DIM, KEY, TARGET, AGAINST, TOKEN, K, TEMPERATURE, TOP_K, TOP_P, SEED, WORD, CONTINUATION,
-    OFF, NEURON_LAYER, NEURON, CLEAN, CORRUPTED, ANSWER, RIVAL, PATCHED, OTHER_TEXT, OTHER_MODEL, TRAINING, RATE, RUNS,
-    RUN, DROPPED, GROUP, TWIN, METHOD,
-)  # fmt: skip
-
-_STARTED, _NOTICES, _UNCHECKED, _MODEL_IN_USE = "_started", "_notices", "_unchecked", "_model_in_use"
-_TO_WRITE, _STOPPED, _KEPT = "_to_write", "_stopped", "_kept"
-
-
-def take_start() -> bool:
-    """Whether `start` was called in this run."""
-    return bool(st.session_state.pop(_STARTED, False))
+_SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
+_LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
+_DRAWN, _KEYS = "_drawn", "_keys"
 
 
 def start() -> None:
-    """Call first in every run: a new session takes its settings from the URL, a page keeps the last one's."""
-    st.session_state[_STARTED] = True
-    first_run = _NOTICES not in st.session_state
-    if first_run:
-        st.session_state[_NOTICES] = []
-        st.session_state[_KEPT] = {}
-        st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
+    """Call first in every run: a new session takes its settings from the URL."""
+    if _SETTINGS in st.session_state:
+        _forget_old_widgets()
+        return
+    st.session_state[_NOTICES] = []
+    st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
+    st.session_state[_DRAWN] = set()
+    st.session_state[_KEYS] = {}
+    st.session_state[_LEFT_OUT] = 0
+    st.session_state[_SETTINGS] = {setting.name: _from_url(setting) for setting in SETTINGS}
+
+
+def start_again() -> None:
+    """Put all settings back but the text and the model, and run the whole page. For a button."""
     for setting in SETTINGS:
-        if first_run:
-            st.session_state[setting.name] = _from_url(setting)
-        else:
-            # Streamlit forgets a widget's value on pages that do not draw it, unless it is set again.
-            st.session_state[setting.name] = _value(setting)
+        if setting not in KEPT_AT_A_NEW_START:
+            put(setting, setting.default)
+    st.session_state[_TO_WRITE] = (), 0
+    go_on()
+    st.rerun()
+
+
+def _forget_old_widgets() -> None:
+    """Forget the widgets that the last run no longer had. Call before a run draws any.
+
+    Streamlit drops their values, but keeps their callbacks until the tab is closed; and to Streamlit a chart with other
+    data is another widget. A callback keeps its page's run in memory, so a tab would grow with every edit.
+    """
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    with suppress(AttributeError):  # private: where another Streamlit has none of these, there is nothing to do here
+        session: Any = context.session_state
+        while hasattr(session, "_state"):  # it is wrapped, under AppTest twice
+            session = session._state
+        current, ids = session._new_widget_state, session._key_id_mapper.id_key_mapping
+        for id in set(current.widget_metadata) - set(current.states) - set(session._old_state):
+            del current.widget_metadata[id]
+            ids.pop(id, None)
 
 
 def _from_url(setting: Setting[Value]) -> Value:
@@ -139,38 +77,46 @@ def _from_url(setting: Setting[Value]) -> Value:
     if word is None:
         return setting.default
     try:
-        return setting.read(word)
+        value = setting.kind.read(word)
+        if setting.kind.takes(value):
+            return value
     except ValueError:
-        _notice(f"The link's {setting.name} could not be read, so the usual one is shown.")
-        return setting.default
-
-
-def _value(setting: Setting[Value]) -> Value:
-    """Streamlit forgets a value that was set in a fragment, when another page is opened: then it is the one kept."""
-    value: Value = st.session_state.get(setting.name, st.session_state[_KEPT].get(setting.name, setting.default))
-    return value
+        pass
+    _notice(f"The link's {setting.name} could not be read, so the usual one is shown.")
+    return setting.default
 
 
 def get(setting: Setting[Value]) -> Value:
     """The setting's value now; of a text, as much as the app takes."""
-    value = _value(setting)
+    value: Value = st.session_state[_SETTINGS][setting.name]
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def values(settings: Iterable[Setting[Any]]) -> tuple[Any, ...]:
+    """The values of several settings, in their order."""
+    return tuple(get(setting) for setting in settings)
+
+
+def put(setting: Setting[Value], value: Value) -> None:
+    """Set it; of a text, keep as much as the app takes. A value that the setting does not take changes nothing: a
+    browser may send anything."""
+    if not setting.kind.takes(value):
+        return
+    if setting is TEXT:
+        st.session_state[_LEFT_OUT] = max(0, len(value) - limits.read().text)  # type: ignore[arg-type]
+    st.session_state[_SETTINGS][setting.name] = value[: limits.read().text] if isinstance(value, str) else value
 
 
 def text_left_out() -> int:
     """How many characters of the text are more than the app takes."""
-    return max(0, len(st.session_state[TEXT.name]) - limits.read().text)
-
-
-def put(setting: Setting[Value], value: Value) -> None:
-    """Set it. Call before its widget is drawn, or in a callback."""
-    st.session_state[setting.name] = st.session_state[_KEPT][setting.name] = value
+    left_out: int = st.session_state[_LEFT_OUT]
+    return left_out + max(0, len(st.session_state[_SETTINGS][TEXT.name]) - limits.read().text)
 
 
 def within(setting: Setting[Any], low: float, high: float) -> Any:
     """Bring a number into the range that this text and model have, before its widget is drawn."""
     value = get(setting)
-    fitting = setting.default if isinstance(value, float) and math.isnan(value) else min(max(value, low), high)
+    fitting = min(max(value, low), high)
     _tell_if_changed(setting, value, fitting)
     put(setting, fitting)
     return fitting
@@ -186,15 +132,16 @@ def chosen_position(n_tokens: int) -> int:
 
 
 def choose_position(position: int, n_tokens: int) -> None:
-    """Choose a token. The last one stays the last when the text grows."""
-    put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
+    """Choose a token of those that the text has. The last one stays the last when the text grows."""
+    if type(position) is int and 0 <= position < n_tokens:
+        put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
 
 
 def several_of(setting: Setting[list[int]], n_options: int, most: int) -> list[int]:
     """Make sure that the setting has `most` numbers below `n_options` at most, before its widget is drawn."""
     value = get(setting)
     fitting = [number for number in dict.fromkeys(value) if number < n_options][:most]
-    _tell_if_changed(setting, _join(value), _join(fitting) or "none of these")
+    _tell_if_changed(setting, join(value), join(fitting) or "none of these")
     put(setting, fitting)
     return fitting
 
@@ -269,9 +216,9 @@ def one_of(setting: Setting[Value], options: list[Value]) -> Value:
 
 
 def share() -> None:
-    """Keep all settings, and write what differs from the start into the URL. Call last, also in a page's fragments."""
-    st.session_state[_KEPT] = {setting.name: _value(setting) for setting in SETTINGS}
-    wanted = {setting.name: setting.write(get(setting)) for setting in SETTINGS if get(setting) != setting.default}
+    """Write what differs from the start into the URL."""
+    values = [(setting, get(setting)) for setting in SETTINGS]
+    wanted = {setting.name: setting.kind.write(value) for setting, value in values if value != setting.default}
     wanted = {name: word for name, word in wanted.items() if len(quote(word)) <= MAX_URL_CHARACTERS}
     if wanted != st.query_params.to_dict():
         st.query_params.from_dict(wanted)
@@ -332,11 +279,47 @@ def clicked_again(chart_key: str) -> Any:
     return st.session_state[last]
 
 
-def remember(key: str, value: Any) -> None:
-    """Set a widget that is not a setting itself, before it is drawn."""
-    st.session_state[key] = value
+def tell(key: str, value: Any) -> tuple[bool, bool]:
+    """Before a widget is drawn, let it show this value; gives whether it is drawn for the first time in this session,
+    and whether it had to be told.
+
+    It is told only where it shows another one. What a browser is told it takes for newer than what it has, so a key
+    pressed meanwhile would be lost. The first time, Streamlit does not know yet what the browser shows: after a restart
+    of the server it may be newer than the link.
+    """
+    is_new = key not in st.session_state[_DRAWN]
+    st.session_state[_DRAWN].add(key)
+    is_told = not is_new and key in st.session_state and bool(st.session_state[key] != value)
+    if is_told:
+        st.session_state[key] = value
+    return is_new, is_told
+
+
+def key_for(key: str, options: Hashable) -> str:
+    """The key of a widget whose options depend on the text: another one when they have changed.
+
+    A browser sends the chosen option's label. One of the text before may be one of this text's too, and would be taken
+    for a choice; under the other key it is not.
+    """
+    made_of = hash(options)
+    last, name = st.session_state[_KEYS].get(key, (made_of, key))
+    if made_of != last:
+        name = key if name != key else f"{key}-2"
+    st.session_state[_KEYS][key] = made_of, name
+    return str(name)
+
+
+def set_pages(pages: Mapping[str, Any]) -> None:
+    """Remember the pages, by name, for links from one to another."""
+    st.session_state[_PAGES] = pages
+
+
+def pages() -> Mapping[str, Any]:
+    """The app's pages, by name."""
+    known: Mapping[str, Any] = st.session_state[_PAGES]
+    return known
 
 
 def recall(key: str) -> Any:
-    """The value of such a widget, in its callback."""
+    """The value of a widget, in its callback."""
     return st.session_state[key]

@@ -1,49 +1,163 @@
-"""Widgets that several pages share. Each is bound to a setting, and kept in its range."""
+"""Widgets, each bound to a setting: it shows the setting, and what a person does with it becomes the setting's value.
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+Data goes one way. What the browser sends is checked against the setting and against what the widget offers, and then
+becomes the setting; the widget is drawn with the setting.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from gptviz.tokens import gpt2_tokenizer
-from gptviz.ui import state
-from gptviz.ui.state import Setting
+from gptviz.ui import settings, state
+from gptviz.ui.settings import Replacement, Setting
+from gptviz.ui.view import View
 
+Value = TypeVar("Value")
 Otherwise = TypeVar("Otherwise", int, None)
+REPLACEMENTS = {Replacement.ZERO: "zero", Replacement.MEAN: "mean"}
 A_TOKEN = "A token, with its space if it has one; of a longer word the first token."
+
+
+def _bound(
+    draw: Callable[..., Any], key: str, value: Any, starts_with: dict[str, Any], keep: Callable[[Any], object]
+) -> None:
+    """Draw a widget that shows `value`, and call `keep` with what a person makes of it.
+
+    `starts_with` is how this kind of widget is told where it begins. `keep` checks what it is given.
+    """
+    is_new, is_told = state.tell(key, value)
+    shown = draw(key=key, on_change=lambda: keep(state.recall(key)), **({} if is_told else starts_with))
+    if is_new and shown != value:  # the browser had this page before this session began, and knows better
+        keep(shown)
+        st.rerun()
 
 
 def number(
     place: DeltaGenerator, setting: Setting[int], label: str, low: int, high: int, *, help: str | None = None
 ) -> int:
     """A whole number with buttons and arrow keys to step it."""
-    state.within(setting, low, high)
-    return int(place.number_input(label, low, high, key=setting.name, help=help or f"{low} to {high}"))
+    value: int = state.within(setting, low, high)
+    draw = partial(place.number_input, label, low, high, help=help or f"{low} to {high}")
+    _bound(draw, setting.name, value, {"value": value}, lambda chosen: _put_within(setting, chosen, low, high))
+    return value
 
 
-def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token", *, key: str = "position") -> int:
-    """Choose one of the text's positions. Where a page has two of these, the second needs a `key` of its own."""
-    n_tokens = len(strings)
-    chosen = state.chosen_position(n_tokens)
-    state.remember(key, chosen)
-    place.selectbox(
-        label,
-        range(n_tokens),
-        format_func=lambda index: f"{index} · {strings[index]}",
-        key=key,
-        on_change=lambda: state.choose_position(state.recall(key), n_tokens),
-        help="A position of the text. Type to find a token.",
-    )
-    return chosen
+def layer(place: DeltaGenerator, view: View) -> int:
+    """One of the model's layers."""
+    return number(place, settings.LAYER, "Layer", 0, view.config["n_layers"] - 1)
+
+
+def head(place: DeltaGenerator, view: View) -> int:
+    """One of a layer's heads."""
+    return number(place, settings.HEAD, "Head", 0, view.config["n_heads"] - 1)
 
 
 def slider(
     place: DeltaGenerator, setting: Setting[float], label: str, low: float, high: float, step: float, *, help: str
 ) -> float:
     """A number on a scale; arrow keys move it by `step`."""
-    state.within(setting, low, high)
-    return float(place.slider(label, low, high, key=setting.name, step=step, help=help))
+    value: float = state.within(setting, low, high)
+    draw = partial(place.slider, label, low, high, step=step, help=help)
+    _bound(draw, setting.name, value, {"value": value}, lambda chosen: _put_within(setting, chosen, low, high))
+    return value
+
+
+def _put_within(setting: Setting[Any], value: Any, low: float, high: float) -> None:
+    if setting.kind.takes(value) and low <= value <= high:
+        state.put(setting, value)
+
+
+def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token", *, key: str = "position") -> int:
+    """Choose one of the text's positions. Where a page has two of these, the second needs a `key` of its own."""
+    n_tokens = len(strings)
+    chosen = state.chosen_position(n_tokens)
+    draw = partial(
+        place.selectbox,
+        label,
+        range(n_tokens),
+        format_func=lambda index: f"{index} · {strings[index]}",
+        help="A position of the text. Type to find a token.",
+    )
+    _bound(
+        draw,
+        state.key_for(key, tuple(strings)),
+        chosen,
+        {"index": chosen},
+        lambda position: state.choose_position(position, n_tokens),
+    )
+    return chosen
+
+
+def selectbox(
+    place: DeltaGenerator,
+    setting: Setting[Value],
+    label: str,
+    options: Sequence[Value],
+    *,
+    key: str = "",
+    then: Callable[[], None] | None = None,
+    **how: Any,
+) -> Value:
+    """A list to choose one of; `then` is called after a choice. `how` is Streamlit's."""
+    value = state.one_of(setting, list(options))
+    draw = partial(place.selectbox, label, options, **how)
+    keep = partial(_put_one_of, setting, options, then)
+    _bound(draw, key or setting.name, value, {"index": list(options).index(value)}, keep)
+    return value
+
+
+def choice(draw: Callable[..., Any], setting: Setting[str], label: str, names: Mapping[Any, str], **how: Any) -> str:
+    """One of a few, all in sight, under their names.
+
+    `draw` is `st.segmented_control` or `st.pills`, and `how` is for it.
+    """
+    value = state.one_of(setting, list(names))
+    keep = partial(_put_one_of, setting, list(names), None)
+    widget = partial(draw, label, list(names), format_func=names.__getitem__, required=True, **how)
+    _bound(widget, setting.name, value, {"default": value}, keep)
+    return value
+
+
+def _put_one_of(
+    setting: Setting[Value], options: Sequence[Value], then: Callable[[], None] | None, value: Value
+) -> None:
+    if value in options:
+        state.put(setting, value)
+        if then is not None:
+            then()
+
+
+def several(
+    draw: Callable[..., Any], setting: Setting[list[Value]], label: str, options: Sequence[Value], **how: Any
+) -> list[Value]:
+    """Several of the options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
+    value = state.get(setting)
+
+    def keep(chosen: Any) -> None:
+        if isinstance(chosen, list) and all(one in options for one in chosen):
+            state.put(setting, chosen)
+
+    _bound(partial(draw, label, options, **how), setting.name, value, {"default": value}, keep)
+    return value
+
+
+def entry(
+    draw: Callable[..., Any], setting: Setting[Value], label: str, *, then: Callable[[], None] | None = None, **how: Any
+) -> Value:
+    """A text that is typed, or a switch: `draw` is `st.text_area`, `st.text_input` or `st.toggle`."""
+    value = state.get(setting)
+
+    def keep(entered: Value) -> None:
+        state.put(setting, entered)
+        if then is not None:
+            then()
+
+    _bound(partial(draw, label, **how), setting.name, value, {"value": value}, keep)
+    return value
 
 
 def token(
@@ -56,8 +170,12 @@ def token(
     help: str = A_TOKEN,
 ) -> int | Otherwise:
     """The id of a token that is typed in, or `otherwise` where the field is empty."""
-    place.text_input(label, key=setting.name, placeholder=placeholder, help=help)
-    word = state.get(setting)
+    word = entry(place.text_input, setting, label, placeholder=placeholder, help=help)
+    return first_token(word, otherwise)
+
+
+def first_token(word: str, otherwise: Otherwise) -> int | Otherwise:
+    """The id of a word's first token, or `otherwise` where there is no word."""
     return gpt2_tokenizer().encode(word).ids[0] if word else otherwise
 
 

@@ -1,0 +1,1 @@
+"""Functions that run the model again, changed or backwards, and return arrays."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays or tables out, with NumPy and pandas alone."""

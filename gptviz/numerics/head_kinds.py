@@ -1,0 +1,122 @@
+"""Scores for known kinds of attention head, read off their patterns.
+
+Patterns are [head, query, key]: each row sums to 1, the future is 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float64
+
+Pattern = Float[np.ndarray, "head query key"]
+Targets = Bool[np.ndarray, "query key"]  # where a head of some kind would look
+
+
+def previous_token_targets(n_tokens: int) -> Targets:
+    """The token just before the query (TransformerLens, `head_detector`: previous_token_head)."""
+    return np.eye(n_tokens, k=-1, dtype=bool)
+
+
+def current_token_targets(n_tokens: int) -> Targets:
+    """The query itself."""
+    return np.eye(n_tokens, dtype=bool)
+
+
+def first_token_targets(n_tokens: int) -> Targets:
+    """The first position, the attention sink (Xiao et al. 2023); the first query has no choice, and none."""
+    targets = np.zeros((n_tokens, n_tokens), dtype=bool)
+    targets[1:, 0] = True
+    return targets
+
+
+def duplicate_token_targets(ids: Sequence[int]) -> Targets:
+    """Earlier positions with the query's own token (TransformerLens, `head_detector`: duplicate_token_head)."""
+    return np.tril(np.equal.outer(ids, ids), k=-1)
+
+
+def induction_targets(ids: Sequence[int]) -> Targets:
+    """Positions just after an earlier copy of the query's token: what came next the last time.
+
+    Olsson et al. 2022, "In-context Learning and Induction Heads"; TransformerLens, `head_detector`:
+    induction_head.
+    """
+    targets = np.zeros((len(ids), len(ids)), dtype=bool)
+    targets[:, 1:] = duplicate_token_targets(ids)[:, :-1]
+    return targets
+
+
+def score(pattern: Pattern, targets: Targets) -> Float64[np.ndarray, " head"]:
+    """Weight that each head puts on the targets, as a mean over the queries that have one: 0 to 1.
+
+    Olsson et al. (2022) and TransformerLens' demos average so along a diagonal, and a perfect head
+    scores 1. TransformerLens' `head_detector` divides by all queries, those without a target too,
+    so a perfect head scores less there. NaN where no query has a target.
+    """
+    asked = targets.any(axis=-1)
+    if not asked.any():
+        return np.full(len(pattern), np.nan)
+    on_target = np.einsum("hqk,qk->hq", pattern, targets.astype(pattern.dtype))
+    return on_target[:, asked].mean(axis=-1, dtype=np.float64)
+
+
+def entropies(pattern: Pattern) -> Float64[np.ndarray, "head query"]:
+    """Entropy of each row in nats, from 0, all on one key, to ln(query + 1), all keys alike."""
+    weights = np.asarray(pattern, dtype=np.float64)
+    return -(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1)
+
+
+def entropy_share(pattern: Pattern) -> Float64[np.ndarray, " head"]:
+    """How spread out a head looks: entropy as a share of the most that the row can have, mean over queries.
+
+    0 is all on one key, 1 all keys alike. The first query has one key and no choice: it is left
+    out, and NaN is all that a single token has.
+    """
+    n_tokens = pattern.shape[-1]
+    if n_tokens == 1:
+        return np.full(len(pattern), np.nan)
+    most = np.log(np.arange(2, n_tokens + 1))
+    return (entropies(pattern)[:, 1:] / most).mean(axis=-1)
+
+
+def mean_distance(pattern: Pattern) -> Float64[np.ndarray, " head"]:
+    """How many tokens back a head looks, weighted by its attention, mean over queries."""
+    positions = np.arange(pattern.shape[-1])
+    back = (positions[:, None] - positions).astype(pattern.dtype)  # [query, key]
+    return np.einsum("hqk,qk->hq", pattern, back).mean(axis=-1, dtype=np.float64)
+
+
+def head_scores(pattern: Pattern, ids: Sequence[int]) -> pd.DataFrame:
+    """All scores of one layer's heads on a text with these token ids, one head a row.
+
+    Columns: head, previous_token, current_token, first_token, duplicate_token, induction (see
+    `score`), entropy (see `entropy_share`), distance (in tokens, see `mean_distance`).
+    """
+    n_tokens = len(ids)
+    return pd.DataFrame(
+        {
+            "head": np.arange(len(pattern)),
+            "previous_token": score(pattern, previous_token_targets(n_tokens)),
+            "current_token": score(pattern, current_token_targets(n_tokens)),
+            "first_token": score(pattern, first_token_targets(n_tokens)),
+            "duplicate_token": score(pattern, duplicate_token_targets(ids)),
+            "induction": score(pattern, induction_targets(ids)),
+            "entropy": np.concatenate([entropy_share(one[None]) for one in pattern]),  # float64, so head by head
+            "distance": mean_distance(pattern),
+        }
+    )
+
+
+def repeated_random_ids(n_tokens: int, *, below: int = 6000, seed: int = 0) -> tuple[int, ...]:
+    """`n_tokens` different random ids, and the same again: 2 n_tokens.
+
+    On such a text the only way to foresee a token is to look up what followed its first copy: the
+    test for induction heads (Olsson et al. 2022). No id repeats within a half, so each query of
+    the second has one target. Ids are `below` a limit, for GPT-2's stand in the order in which BPE
+    merged them: the low ones are common, and a small model may never have seen the others.
+    Raises `ValueError` for more tokens than there are ids.
+    """
+    if n_tokens > below:
+        raise ValueError(f"There are no {n_tokens} different ids below {below}: ask for fewer tokens.")
+    drawn = np.random.default_rng(seed).choice(below, n_tokens, replace=False)
+    return tuple(drawn.tolist()) * 2

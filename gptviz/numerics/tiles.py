@@ -1,0 +1,28 @@
+"""Every head's pattern made small: the strongest weight of each square stays."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+MOST_PIXELS = 1200  # of the whole picture's longer side
+
+
+def pool_factor(n_tokens: int, n_layers: int, n_heads: int) -> int:
+    """Tokens that fall together on each axis, so that all heads fit in `MOST_PIXELS`; 1 where nothing has to."""
+    return -(-n_tokens * max(n_layers, n_heads) // MOST_PIXELS)
+
+
+def pool(pattern: Float[np.ndarray, "head query key"], factor: int) -> UInt8[np.ndarray, "head side side"]:
+    """The largest weight of each factor x factor square, as whole numbers from 0 to 255.
+
+    A strong weight stays visible however long the text is; an average would wash it out. What sticks
+    out of the last full square makes a smaller one.
+    """
+    return np.round(largest_of_squares(pattern, factor) * 255).astype(np.uint8)
+
+
+def largest_of_squares(
+    pattern: Float[np.ndarray, "*head query key"], factor: int
+) -> Float[np.ndarray, "*head side side"]:
+    """The largest number of each factor x factor square of the last two axes, which shrink by `factor`."""
+    starts = np.arange(0, pattern.shape[-1], factor)
+    return np.maximum.reduceat(np.maximum.reduceat(pattern, starts, axis=-2), starts, axis=-1)

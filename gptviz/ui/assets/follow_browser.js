@@ -1,0 +1,31 @@
+// A new mode, light or dark, asks for a run: the server draws the charts, and hears of the mode only with the next run.
+//
+// A connection that comes back asks for a run too. A server that was restarted, or that forgot a session that slept, knows no
+// fragments and would not answer what is done in one. The first run brings the page back; a second one brings what the user
+// did during the first.
+//
+// In a text area Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does in
+// Streamlit, and Shift+Enter begins a new line. While an input method composes, Enter is left alone.
+export default function ({ data, setTriggerValue }) {
+    const app = document.querySelector("[data-testid=stApp]")
+    const look = () => {
+        const [red, green, blue] = getComputedStyle(app).backgroundColor.match(/[0-9.]+/g).map(Number)
+        const mode = red + green + blue < 384 ? "dark" : "light"
+        if (mode === data.drawn) window.gptvizAsked = null
+        else if (mode !== window.gptvizAsked) setTriggerValue("mode", (window.gptvizAsked = mode))
+        const { testConnectionState: connection, testScriptState: script } = app.dataset
+        if (connection !== "CONNECTED") window.gptvizAsks = 2
+        else if (window.gptvizAsks && script === "notRunning") setTriggerValue("back", window.gptvizAsks--)
+    }
+    clearInterval(window.gptvizLook)  // of the run before
+    window.gptvizLook = setInterval(look, 300)
+    if (window.gptvizEnter) return
+    window.gptvizEnter = event => {
+        const isPlain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey
+        if (!isPlain || event.isComposing || !event.target.matches?.("[data-testid=stTextArea] textarea")) return
+        event.preventDefault()
+        event.stopPropagation()
+        event.target.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", ctrlKey: true, bubbles: true }))
+    }
+    document.addEventListener("keydown", window.gptvizEnter, true)
+}

@@ -1,0 +1,90 @@
+"""Long work in portions, behind one bar: everybody else has a turn between two of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from gptviz.experiments.portions import Run
+from gptviz.ui import state
+from gptviz.ui.models import key_of
+from gptviz.ui.view import View
+
+_SECONDS = 0.7  # of work in one run of a fragment that can be stopped: a click is heard only between two runs
+
+
+def behind_bar(view: View, doing: str) -> Run:
+    """A way to run an experiment's portions: a bar under the words `doing` shows how far it is."""
+
+    def run(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
+        results = [view.known(function, *portion) for portion in portions]
+        missing = [number for number, result in enumerate(results) if result is None]
+        if missing:
+            bar = st.progress(0.0)
+            for number in missing:
+                _tell(bar, results, doing)
+                results[number] = view.computed(function, *portions[number])
+            bar.empty()
+        return results
+
+    return run
+
+
+def is_done(view: View, experiment: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether all portions of an experiment are known."""
+
+    def look_up(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
+        results = [view.known(function, *portion) for portion in portions]
+        if any(result is None for result in results):
+            raise LookupError
+        return results
+
+    try:
+        experiment(*arguments, run=look_up)
+    except LookupError:
+        return False
+    return True
+
+
+class Progress(NamedTuple):
+    """How far some work is."""
+
+    results: list[Any]  # one per portion; None where it is not done
+    goes_on: bool  # whether the fragment must run again
+
+
+def stoppable(view: View, function: Callable[..., Any], portions: Sequence[tuple[Any, ...]], doing: str) -> Progress:
+    """Run some portions behind a bar with a Stop button; the fragment shows what there is so far.
+
+    Where it goes on, the fragment must end in `rerun_fragment`. Stopped work can be taken up again: every portion is
+    kept.
+    """
+    key = key_of(function, *portions[0])
+    results = [view.known(function, *portion) for portion in portions]
+    missing = [number for number, result in enumerate(results) if result is None]
+    if not missing:
+        return Progress(results, False)
+    place = st.empty()
+    with place.container(horizontal=True, vertical_alignment="center"):
+        bar = st.progress(0.0)
+        _tell(bar, results, doing)
+        if state.is_stopped(key):
+            st.button("Go on", icon=":material/play_arrow:", on_click=state.go_on, key="go-on")
+            return Progress(results, False)
+        st.button("Stop", icon=":material/stop:", on_click=state.stop, args=(key,), key="stop")
+        until = time.monotonic() + _SECONDS
+        for number in missing:
+            results[number] = view.computed(function, *portions[number])
+            _tell(bar, results, doing)
+            if time.monotonic() > until:
+                break
+    goes_on = any(result is None for result in results)
+    if not goes_on:
+        place.empty()
+    return Progress(results, goes_on)
+
+
+def _tell(bar: Any, results: Sequence[object], doing: str) -> None:
+    n_done = sum(result is not None for result in results)
+    bar.progress(n_done / len(results), text=f"{doing} {n_done} of {len(results)}")

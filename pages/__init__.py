@@ -1,0 +1,23 @@
+"""The pages of the app, in the order of the menu. Each module has an `ABOUT` and `show(view)`."""
+
+from types import ModuleType
+
+from . import (
+    ablation,
+    attention,
+    birds_eye,
+    block,
+    compare,
+    dropout,
+    embeddings,
+    gradients,
+    next_token,
+    patching,
+    residual,
+    tokens,
+)
+
+PAGES: dict[str, list[ModuleType]] = {
+    "": [birds_eye, tokens, embeddings, attention, block, residual, next_token],
+    "Experiments": [ablation, patching, compare, dropout, gradients],
+}
