@@ -196,7 +196,7 @@ def test_a_file_with_a_shared_row_is_loaded_as_a_gpt2_of_the_usual_form(tmp_path
     assert engine.config == recipe.config
     assert engine.tied_head is tied_head
     ids = data.shared_row.ids
-    embedding = engine.weight("tok_emb.weight")
+    embedding = engine.weights["tok_emb.weight"]
     assert embedding.shape == (50257, 16)
     np.testing.assert_array_equal(embedding[ids], model.tok_emb.weight.detach()[:-1])
     others = np.setdiff1d(np.arange(50257), ids)

@@ -102,9 +102,9 @@ def test_a_run_of_lora_keeps_plain_checkpoints_and_goes_on(tmp_path):
     rows.close()
     *_, last = Run(tmp_path / "run").train(data)
     engine = gptviz.load(run.checkpoints()[10], device="cpu")
-    embedding = engine.weight("tok_emb.weight")
+    embedding = engine.weights["tok_emb.weight"]
     np.testing.assert_array_equal(embedding, model.tok_emb.weight.numpy())
-    assert (engine.weight("trf_blocks.0.att.W_query.weight") != model.trf_blocks[0].att.W_query.weight.numpy()).any()
+    assert (engine.weights["trf_blocks.0.att.W_query.weight"] != model.trf_blocks[0].att.W_query.weight.numpy()).any()
     merged, _ = load_model(run.checkpoints()[10])
     batch = data.held_out()
     assert last["held_out_loss"] == pytest.approx((loss_sum(merged, batch) / batch.targets.numel()).item(), abs=1e-5)

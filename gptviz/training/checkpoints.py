@@ -27,12 +27,11 @@ def model_file(model: GPTModel, config: GPTConfig, shared_row: SharedRow | None,
 
 
 def whole_model(model: GPTModel, config: GPTConfig, shared_row: SharedRow | None) -> GPTModel:
-    """The model itself, or where a row is shared a copy in which every id has its row."""
-    if shared_row is None:
-        return model
+    """A second model on the same values, to look at: the first one stays trainable. Every id has its own row."""
     tensors = _tensors(model)
-    for name in {"tok_emb.weight", "out_head.weight"} & set(tensors):
-        tensors[name] = shared_row.write_out(tensors[name])
+    if shared_row is not None:
+        for name in {"tok_emb.weight", "out_head.weight"} & set(tensors):
+            tensors[name] = shared_row.write_out(tensors[name])
     if model.tied_head:
         tensors["out_head.weight"] = tensors["tok_emb.weight"]
     whole = model_without_values(config, tied_head=model.tied_head)
