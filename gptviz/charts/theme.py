@@ -188,7 +188,7 @@ def span(*values: ArrayLike, from_zero: bool = False, logarithmic: bool = False)
 
 
 def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:
-    """Pixels that these labels need beside an axis (if `slanted`, above or below it); `title` makes room for one."""
+    """Pixels that labels need beside an axis (if `slanted`, above or below it); `title` adds room for an axis title."""
     longest = max((_width(_cut(string)) for string in strings), default=0)
     across = 8.3 * FONT_SIZE / 15 * longest
     return (across * 0.87 + 18 if slanted else across + 14) + (26 if title else 0)
