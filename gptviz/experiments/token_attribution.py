@@ -26,7 +26,7 @@ class Integrated(NamedTuple):
     """Integrated gradients, with a check of their sum."""
 
     contributions: NDArray[np.float64]  # [pos], in nats
-    difference: float  # log-probability with the tokens minus that without them: the contributions' exact sum
+    difference: float  # log-probability with the tokens minus that without: what the contributions should sum to
     n_steps: int
 
     @property
@@ -62,7 +62,7 @@ def gradient_times_input(trace: Trace, position: int, token: int) -> NDArray[np.
     """Gradient of the log-probability of `token` after `position`, times the token embeddings: [pos], in nats.
 
     A first-order estimate of what would be lost without each token (Simonyan et al. 2013; Shrikumar et
-    al. 2016). The estimates have no meaningful sum: for one, see `integrated_gradients`.
+    al. 2016). The estimates do not add up to anything; those of `integrated_gradients` do.
     """
     _, gradients = input_gradients(trace, trace["resid_pre", 0][None], position, token)
     return _along(gradients[0], trace["embed"])
