@@ -36,7 +36,7 @@ def attribute_logit(trace: Trace, position: int, token: int, against: int | None
     times its slice of the output projection; `attention_bias` is that projection's bias; an MLP
     includes its bias; `norm_shift` is the final norm's bias through the output head. Heads, neurons and
     MLPs that the run had switched off count as what replaced them. Raises `ValueError` if whole attentions
-    or shortcuts were off, because the stream is then no such sum.
+    or shortcuts were off, because the stream is then not such a sum.
     """
     if any(name in ("attn_out", "shortcut1", "shortcut2") for name, _ in trace.changes):
         raise ValueError("This run had attentions or shortcuts switched off, so no sum of parts: run it with them on.")
