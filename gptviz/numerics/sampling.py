@@ -66,7 +66,7 @@ def next_token_probabilities(
 def draw(probabilities: Float64[np.ndarray, " vocab_size"], seed: int | None, position: int) -> int:
     """Draw the id of the token that goes to `position` from its distribution.
 
-    The same seed and position always draw the same id, however many tokens are asked for at once;
+    The same seed and position make the same draw, however many tokens are asked for at once;
     without a seed each draw is new.
     """
     random = np.random.default_rng(None if seed is None else (seed, position))
