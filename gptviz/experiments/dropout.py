@@ -77,7 +77,7 @@ def spread(
     ids: Sequence[int],
     run: Run = run_all,
 ) -> Spread:
-    """Run the text `n_runs` times; return the next-token probabilities of `ids` and the last query's weights."""
+    """Run the text `n_runs` times: next-token probabilities of `ids`, and the last query's weights in one head."""
     portions = [
         (engine, tokens, dropout, range(some.start, some.stop), layer, head, tuple(ids))
         for some in chunks(n_runs, TOKENS_AT_ONCE // len(tokens))
