@@ -1,4 +1,4 @@
-"""What the documents promise is there: every test that docs/faults.md names, every setting of SECURITY.md."""
+"""The documents keep their promises: every test named in docs/faults.md and every setting in SECURITY.md exists."""
 
 import re
 from pathlib import Path

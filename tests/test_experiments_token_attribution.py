@@ -52,7 +52,7 @@ def test_steps_are_doubled_until_the_sum_is_right(story, monkeypatch):
 
 
 def in_float64(engine, trace, position, token):
-    """Log-probability and gradient times input, by autograd through a copy of the model in float64."""
+    """Return the log-probability and gradient times input, by autograd through a float64 copy of the model."""
     model = copy.deepcopy(engine._model).double()
     entering = torch.tensor(trace["resid_pre", 0], dtype=torch.float64)[None].requires_grad_()
     with torch.enable_grad():
@@ -80,7 +80,7 @@ def test_gradients_keep_the_digits_of_float32(story, n_variants, position, token
 def test_later_positions_are_not_computed(tiny, monkeypatch):
     trace, seen = tiny.run("a b c d e f"), set()
     for name in ("embed", "pos_embed"):
-        trace[name]  # derived before it is looked at what runs
+        trace[name]  # Derive these first: the model must not run for them below.
 
     def look(block, x):
         seen.add(x.shape[1])
@@ -100,7 +100,7 @@ def test_later_positions_are_not_computed(tiny, monkeypatch):
 @pytest.mark.oracle
 @pytest.mark.parametrize(("position", "token"), [(4, 11), (7, 40_000), (7, 1310)])
 def test_gradients_are_as_good_as_transformers(story, position, token):
-    """No more than twice as far from float64 as transformers' own float32 on the same weights."""
+    """They are at most twice as far from float64 as transformers' own float32 results on the same weights."""
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         n_embd=192, n_head=6, n_layer=6, n_positions=256, attn_implementation="eager", tie_word_embeddings=True
