@@ -162,8 +162,8 @@ class Engine:
         borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [session.array(stream[0])]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
         last_logits = session.array(logits[0, -1].clone())
-        by_mean = means is not None
-        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, by_mean=by_mean, changes=changes)
+        means_of = None if means is None else means.key
+        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, means_of=means_of, changes=changes)
 
     def generate(
         self,

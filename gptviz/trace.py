@@ -45,19 +45,20 @@ class Trace:
         *,
         kept: Mapping[Key, Array] | None = None,
         off: "Sequence[Part]" = (),
-        by_mean: bool = False,
+        means_of: Hashable = None,
         changes: Mapping[Key, Change] | None = None,
     ) -> None:
         """`stream` is the residual stream before each block and after the last: n_layers + 1 arrays [pos, emb_dim].
 
-        `off` are the parts that were switched off in the run, set to their means if `by_mean` and otherwise to zero.
+        `off` are the parts that were switched off in the run, set to zero, or to their means in the
+        run whose key is `means_of`.
         `changes` are the changes that did so; they also apply to everything that is derived from this trace later.
         """
         self.engine = engine
         self.tokens = tokens
         self.config: GPTConfig = engine.config
         self.off = tuple(off)
-        self.by_mean = by_mean
+        self.means_of = means_of
         self.changes = dict(changes or {})
         self._stream = tuple(stream)
         self._last_logits = last_logits
@@ -83,7 +84,7 @@ class Trace:
     @property
     def key(self) -> Hashable:
         """What was run: equal for two traces of one engine that hold the same numbers."""
-        return self.tokens.key, self.off, self.by_mean
+        return self.tokens.key, self.off, self.means_of
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -331,8 +331,16 @@ CHANGED = [Part("head", 2, 1), Part("mlp", 1), Part("shortcut2", 2), Part("atten
 @pytest.mark.parametrize("by_mean", [False, True])
 def test_a_trace_knows_its_engine_and_what_is_off(tiny, by_mean):
     trace = tiny.run(TEXT, off=CHANGED, means=tiny.run(TEXT) if by_mean else None)
-    assert (trace.engine, trace.weights, trace.off, trace.by_mean) == (tiny, tiny.weights, tuple(CHANGED), by_mean)
-    assert (tiny.run(TEXT).off, tiny.run(TEXT).by_mean) == ((), False)
+    assert (trace.engine, trace.weights, trace.off) == (tiny, tiny.weights, tuple(CHANGED))
+    assert trace.means_of == (tiny.run(TEXT).key if by_mean else None)
+    assert (tiny.run(TEXT).off, tiny.run(TEXT).means_of) == ((), None)
+
+
+def test_the_means_of_another_run_are_another_key(tiny):
+    """Results are cached by key: other numbers under the same key would be shown for these."""
+    runs = [tiny.run(TEXT, off=CHANGED, means=tiny.run(means)) for means in (TEXT, "Something else", TEXT)]
+    assert runs[0].key == runs[2].key != runs[1].key
+    assert not np.array_equal(runs[0].logits_at(-1), runs[1].logits_at(-1))
 
 
 @pytest.mark.parametrize("by_mean", [False, True])

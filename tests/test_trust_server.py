@@ -413,6 +413,7 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 {start}
+import torch  # a served app loads it for the first view
 _, pools, options = json.loads(state())
 print(sorted({{n_threads for _, n_threads in pools}}), options["display.max_colwidth"])
 """

@@ -751,7 +751,7 @@ def test_an_untrained_model_is_initialised_as_gpt2_was():
 MEASURE = """
 import re, sys
 from pathlib import Path
-import torch, tiktoken, safetensors, gptviz
+import torch, tiktoken, safetensors, gptviz.tokens
 torch.ones(8, 8) @ torch.ones(8, 8)
 gptviz.tokens.gpt2_tokenizer().encode("warm")
 def peak():
