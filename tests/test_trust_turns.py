@@ -5,7 +5,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-import numpy as np
 import patience
 import pytest
 import streamlit as st
