@@ -148,7 +148,7 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
     "attention-lines", "One head's attention as lines", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING
 )
 def attention_lines(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
-    """The same as lines; for a long text, only a window of it."""
+    """One head's attention as lines; for a long text, only a window of it."""
     own = reading in (Reading.WITHOUT_FIRST, Reading.ROLLOUT)
     pattern = read(view, reading if own else Reading.WEIGHTS, layer, head)
     first = first_line(len(view.tokens), token)

@@ -60,7 +60,7 @@ def show_dropout(view: View) -> None:
 
 
 def choose(view: View) -> tuple[Dropout, int]:
-    """Let the user set mode, rate, places, seed and number of runs. Return them."""
+    """Let the user set mode, rate, places, seed and number of runs. Return the `Dropout` and the number of runs."""
     mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
     training = widgets.entry(
         mode_column.toggle,

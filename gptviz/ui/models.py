@@ -67,7 +67,7 @@ class LoadedModel:
         return norms(self.engine.weights.w_e)
 
     def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
-        """Return the trace of these tokens, computed once. The parts `off` are 0 or, if `by_mean`, at their means."""
+        """Return the trace of these tokens, computed once; the parts `off` are at 0 or at their means (`by_mean`)."""
         means = self.trace(tokens) if off and by_mean else None
         key = (tokens.ids, off, by_mean) if off else tokens.ids
         make = partial(self.engine.run, tokens, off=off, means=means)
@@ -125,7 +125,7 @@ def _once(
 ) -> Value:
     """Return a value from the cache, or make it in a turn.
 
-    A session that waits for a value that another session makes gives up its turn, because the other may need it.
+    While a session waits for a value that another session makes, it gives up its turn, because the other may need it.
     """
 
     def make_in_turn() -> Value:

@@ -285,7 +285,7 @@ def clicked_again(chart_key: str) -> Any:
 def tell(key: str, value: Any) -> tuple[bool, bool]:
     """Before a widget is drawn, make it show a value. Return whether it is new in this session and whether it was told.
 
-    A widget is told a value only if it shows a different one. A browser takes a value that it is told to be newer than
+    A widget is told a value only if it shows a different one. The browser treats a value from the server as newer than
     its own, so a key pressed in the meantime would be lost. A new widget is not told: Streamlit does not know yet what
     the browser shows, which may be newer than the link after a restart of the server.
     """

@@ -52,7 +52,7 @@ class View:
         return self.tokens.strings
 
     def trace(self, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
-        """Return the trace of these tokens. The parts `off` are 0 or, if `by_mean`, at their means."""
+        """Return the trace of these tokens, with the parts `off` set to 0 or to their means (`by_mean`)."""
         model = self.model
         known = None if off else model.traces.peek(self.tokens.ids)
         if known is not None:  # a spinner costs browser time even if nobody sees it
@@ -63,7 +63,7 @@ class View:
     def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """Return `function(*arguments, **options)`, computed once for everybody who asks for the same.
 
-        The function must be defined in a module, and its arguments must be traces, tokens, or values that can be
+        The function must be defined at module level, and its arguments must be traces, tokens, or values that can be
         compared.
         """
         return self.model.computed(function, *arguments, **options)

@@ -1,11 +1,12 @@
-// A switch between light and dark mode triggers a run: the server draws the charts, and learns the mode only in a new run.
+// A switch between light and dark mode triggers a run: the server draws the charts, and learns the mode only in a new
+// run.
 //
 // A restored connection triggers a run too. A server that was restarted, or that dropped a sleeping session, knows no
-// fragments and would not respond to what the user does in one. The first run restores the page; a second run picks up what
-// the user did during the first.
+// fragments and would not respond to what the user does in one. The first run restores the page; a second run picks up
+// what the user did during the first.
 //
-// In a text area, Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does in
-// Streamlit, and Shift+Enter begins a new line. While an input method is composing, Enter is left alone.
+// In a text area, Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does
+// in Streamlit, and Shift+Enter begins a new line. While an input method is composing, Enter is left alone.
 export default function ({ data, setTriggerValue }) {
     const app = document.querySelector("[data-testid=stApp]")
     const look = () => {
