@@ -252,8 +252,8 @@ from gptviz import charts
 attention_map = charts.attention_map
 
 def fails_on_a_head(pattern, *args, **kwargs):
-    from gptviz.ui import state
-    if state.get(state.HEAD) == 0:
+    from gptviz.ui import settings, state
+    if state.get(settings.HEAD) == 0:
         raise ZeroDivisionError("a fault made by a test")
     return attention_map(pattern, *args, **kwargs)
 
