@@ -5,7 +5,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from test_app import check_page, failed, go_to, open_page, position, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz.charts
-from gptviz.ui import chips, look, models, state
+from gptviz.ui import chips, look, models, settings, state
 from gptviz.ui.settings import DECIMAL, IDS, NAMES, NUMBERS, PARTS, SETTINGS, STRING, SWITCH, WHOLE
 
 FAULT = "a fault made by a test"
@@ -99,7 +99,7 @@ def fails_for(setting, value, usual):
 @pytest.mark.fails
 def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(monkeypatch, caplog):
     usual = gptviz.charts.lens_map
-    monkeypatch.setattr(gptviz.charts, "lens_map", fails_for(state.TOKEN, 1, usual))
+    monkeypatch.setattr(gptviz.charts, "lens_map", fails_for(settings.TOKEN, 1, usual))
     app = open_page("residual", text="One two three", bos="1")
     check_page(app, "residual")
     position(app).select(1).run()

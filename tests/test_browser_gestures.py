@@ -9,13 +9,13 @@ from browser import app_server, free_port
 from page_table import PAGES
 from test_browser import number
 
-from gptviz.ui import state
+from gptviz.ui import settings
 
 pytestmark = pytest.mark.browser
 
 TEXTS = {
     "shorter": "Hi",
-    "longer": state.TEXT.default + " ran away over the hill, and the cat ran after it until the sun went down.",
+    "longer": settings.TEXT.default + " ran away over the hill, and the cat ran after it until the sun went down.",
     "another": "In a far land where nobody ever went, seven old kings sat around one small fire and told old tales.",
 }
 # For every page, a nearby control that a user may click right after typing.
