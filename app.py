@@ -1,11 +1,11 @@
-"""The app. Streamlit imports this file once, to serve it, and then runs it for every view: there it is the router."""
+"""The app. Streamlit imports this file once to serve it, then runs it for every view, where it is the router."""
 
 import os
 
 import streamlit as st
 
-# An idle thread of torch spins 300,000 times before it sleeps, and takes a core from the browser beside it and from
-# other sessions. With this number the model is as fast. torch reads it when it is loaded.
+# An idle torch thread spins 300,000 times before it sleeps, which takes a core from the browser on this machine and
+# from other sessions. The model is just as fast with this number. torch reads it when it is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Measurements beside peers, in one run. `python -m benchmarks`; no test depends on a time."""
+"""Benchmarks against peer libraries, measured in the same run: `python -m benchmarks`. No test depends on a time."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks PART ...`: run the parts named, or all; print tables, and keep them in RESULTS.md."""
+"""`python -m benchmarks PART ...`: run the named parts, or all; print their tables and write them to RESULTS.md."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from benchmarks import frame
 
 
 class Benchmark(NamedTuple):
-    """A module of this package with `run(repeats)`, and how often it repeats; a quick run looks at less."""
+    """How often a part (a module with `run(repeats)`) repeats: normally, and with `--quick` (0: skip it)."""
 
     repeats: int
     quick: int
@@ -37,7 +37,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Run the parts that the command line names."""
+    """Run the parts named on the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=f"Parts: {', '.join(PARTS)}.")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="which (all)")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and cases")
@@ -47,7 +47,7 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         repeats = options.repeats or (PARTS[name].quick if options.quick else PARTS[name].repeats)
         if not repeats:
-            continue  # too long to be quick
+            continue  # This part takes too long for a quick run.
         print(f"--- {name}", flush=True)
         start = time.monotonic()
         try:

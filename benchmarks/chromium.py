@@ -1,4 +1,4 @@
-"""What the parts with a browser share: servers, a headless Chromium, and the clock that watches a page redraw."""
+"""Helpers for the parts that use a browser: servers, a headless Chromium, and a clock that watches a page redraw."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.frame import Row, row, table
 
-# 30 tokens with any of WORDS in them, each a token of its own.
+# 30 tokens with any of WORDS filled in; each word is a single token.
 TEXT = (
     "Once upon a time there was a little {0}. The little {0} lived in a house by the river, and every day the little "
     "{0} ran to the"
 )
 WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", "pig", "cow", "duck", "king", "frog")
-QUICK = 3  # repeats; so few look at the first page or picker only
+QUICK = 3  # With this many repeats or fewer, measure only the first page or picker.
 CONSTANT = "benchmarks/constant_page.py"
 _CHROMIUM = (
     "--no-sandbox",
@@ -34,9 +34,9 @@ _CHROMIUM = (
     "--disable-sync",
 )
 
-# Two clocks from now on: the last change inside of a chart (the drawing of the model is one), and the last anywhere
-# (such as a table's hidden copy for screen readers, which comes 200 ms after the table). Both end when nothing has
-# changed for half a second, and some chart has.
+# Start two clocks: one stops at the last change inside a chart (the drawing of the model counts as one), the other at
+# the last change anywhere (such as a table's hidden copy for screen readers, which appears 200 ms after the table).
+# Both stop once nothing has changed for half a second and at least one chart has changed.
 _WATCH = """
 () => {
   const start = performance.now();
@@ -76,7 +76,7 @@ _FIGURES = """
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser, ended when the block ends."""
+    """Yield a headless browser, closed when the block ends."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_CHROMIUM))
         yield browser
@@ -84,7 +84,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, url: str) -> Page:
-    """A new tab with this page, all drawn."""
+    """Open the page in a new tab and return it once it is fully drawn."""
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(url)
     page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
@@ -93,7 +93,7 @@ def opened(browser: Browser, url: str) -> Page:
 
 
 def redraw(page: Page, act: Callable[[], None]) -> tuple[float, float]:
-    """Milliseconds from `act` until the last change in a chart, and until the last anywhere on the page."""
+    """Return the milliseconds from `act` to the last change in a chart, and to the last change anywhere on the page."""
     page.wait_for_timeout(100)
     page.evaluate(_WATCH)
     act()
@@ -102,20 +102,20 @@ def redraw(page: Page, act: Callable[[], None]) -> tuple[float, float]:
 
 
 def figures(page: Page) -> list[dict[str, Any]]:
-    """The figures that a page shows."""
+    """Return the figures shown on a page, as JSON-like dicts."""
     found: list[dict[str, Any]] = json.loads(page.evaluate(_FIGURES))
     return found
 
 
 def plain_figures(n_sets: int, n_figures: int) -> list[list[dict[str, Any]]]:
-    """Plotly's heat maps as they come, of 30 x 30 cells, all different."""
+    """Return plain Plotly heat maps of 30 x 30 cells, all different: `n_sets` lists of `n_figures` figures."""
     random = np.random.default_rng(0)
     maps = random.random((n_sets, n_figures, 30, 30)).round(4).tolist()
     return [[{"data": [{"type": "heatmap", "z": z}], "layout": {"template": "plotly"}} for z in one] for one in maps]
 
 
 def in_turns(acts: Mapping[str, Callable[[int], tuple[float, float]]], steps: int) -> dict[str, float]:
-    """Medians of each page's two clocks, `NAME_ms` and `NAME_all_ms`; the first two steps warm up."""
+    """Return each page's two median times, as `NAME_ms` and `NAME_all_ms`; the first two steps are a warm-up."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in acts}
     for number in range(steps):
         for name, act in acts.items():
@@ -131,7 +131,7 @@ BARE = {"plain": "as many plain maps", "same": "the same charts, constant"}
 
 
 def compared(what: str, case: str, times: Mapping[str, float], at_most: float | None = None) -> list[Row]:
-    """A row a bare page and clock; `at_most` is for the first clock, by which the charts are there."""
+    """Return one row per bare page and clock; `at_most` bounds the first clock, that of the charts."""
     rows = [
         row(
             what,
@@ -152,7 +152,7 @@ def compared(what: str, case: str, times: Mapping[str, float], at_most: float | 
 
 @contextmanager
 def server(script: str, *arguments: str) -> Iterator[str]:
-    """A Streamlit server on this machine, ended when the block ends."""
+    """Yield the address of a Streamlit server on this machine, stopped when the block ends."""
     port = free_port()
     process = start(script, port, *arguments)
     try:
@@ -164,21 +164,21 @@ def server(script: str, *arguments: str) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens to."""
+    """Return a port on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def start(script: str, port: int, *arguments: str) -> "subprocess.Popen[bytes]":
-    """`streamlit run` without a browser."""
+    """Start `streamlit run` without opening a browser."""
     command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port)]
     command += ["--server.address", "127.0.0.1", "--server.headless", "true", "--", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
+    """Wait until something listens on the port."""
     for _ in range(6000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

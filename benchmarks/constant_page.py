@@ -1,8 +1,8 @@
-"""A bare page for comparison: a widget, and charts that are there already; each run shows the next set of them.
+"""A bare page for comparison: a widget and ready-made charts; each run shows the next set of charts.
 
-`streamlit run constant_page.py -- FILE KIND`, where FILE is JSON: lists of Plotly figures, a list a run. KIND is
-"picker" (a number field, in a fragment with the charts), "text" (a text field for the whole page), or "torch" (no
-widget, but torch is imported).
+`streamlit run constant_page.py -- FILE KIND`, where FILE is JSON: a list of lists of Plotly figures, one list per run.
+KIND is "picker" (a number field, in a fragment with the charts), "text" (a text field for the whole page), or "torch"
+(no widget, but torch is imported).
 """
 
 import json
@@ -19,12 +19,12 @@ st.set_page_config(layout="wide")
 
 @st.cache_resource
 def sets() -> list[list[go.Figure]]:
-    """The figures, built once."""
+    """Return the lists of figures, built only once."""
     return [[built(figure) for figure in figures] for figures in json.loads(Path(sys.argv[1]).read_text())]
 
 
 def built(figure: dict[str, Any]) -> go.Figure:
-    """As a page of one's own has it: arrays are NumPy's, and the width is the browser's."""
+    """Build a figure as a typical page would: NumPy arrays, and a width set by the browser."""
     for trace in figure["data"]:
         if isinstance(trace.get("z"), list) and isinstance(trace["z"][0], list):
             trace["z"] = np.array(trace["z"], dtype=np.float32)
@@ -36,7 +36,7 @@ def built(figure: dict[str, Any]) -> go.Figure:
 
 
 def show_charts() -> None:
-    """The next set."""
+    """Show the next set of charts."""
     number = st.session_state["number"] = st.session_state.get("number", -1) + 1
     for at, figure in enumerate(sets()[number % len(sets())]):
         st.plotly_chart(figure, key=f"chart {at}", theme=None)
@@ -44,7 +44,7 @@ def show_charts() -> None:
 
 @st.fragment
 def show_picker() -> None:
-    """A number field, and the charts that follow it."""
+    """Show a number field and the charts that depend on it."""
     st.number_input("Layer", 0, 1000, 0)
     show_charts()
 

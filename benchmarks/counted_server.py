@@ -1,4 +1,4 @@
-"""Streamlit's own command, in a process that notes every run of an engine: a line a run, its tokens, in a file.
+"""Run Streamlit's own command, and append one line of token ids to a file for every run of an engine.
 
 `python -m benchmarks.counted_server FILE run app.py ...`
 """
@@ -13,7 +13,7 @@ import gptviz
 
 
 def count_runs(note: Path) -> None:
-    """From now on every run of an engine writes a line."""
+    """Make every later run of an engine append a line to `note`."""
     run = gptviz.Engine.run
 
     def counted(engine: gptviz.Engine, *arguments: Any, **settings: Any) -> gptviz.Trace:

@@ -1,8 +1,8 @@
-"""How long until all charts of a page are new after its text was edited, against bare pages of as many constant charts.
+"""Time to redraw all charts of a page after its text is edited, against bare pages with as many constant charts.
 
-The two bare pages and the two clocks are those of `redraw`. Every text is new to the server: the model runs.
-Tokens has no chart, and Patching has texts of its own, so they are not here. Dropout runs the text 31 times, and
-Gradients goes four times back through two models; both are held against the same bare pages all the same.
+The two bare pages and the two clocks are those of `redraw`. Every text is new to the server, so the model runs.
+Tokens and Patching are left out: Tokens has no chart, and Patching has its own texts. Dropout runs the text 31 times,
+and Gradients runs four backward passes through two models; both are still compared with the same bare pages.
 """
 
 import json
@@ -39,17 +39,17 @@ PAGES = {
     "compare": 0,
     "dropout": 0,
     "gradients": 0,
-}  # page -> drawings not Plotly's
+}  # page -> number of drawings not made by Plotly
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure every page, or in a quick run the first; print a table; give back its rows."""
+    """Measure every page, or only the first in a quick run; return the rows."""
     rows: list[Row] = []
     pages = list(PAGES.items())[: None if repeats > QUICK else 1]
     steps = min(repeats + 2, len(WORDS) - 1)
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         for name, n_drawings in pages:
-            with server("app.py") as app:  # not the one that is measured
+            with server("app.py") as app:  # This server is not measured.
                 page = _our_page(browser, app, name)
                 shown = [figures(page)]
                 for number in range(steps):
@@ -75,7 +75,7 @@ def _times(browser: Browser, name: str, paths: dict[str, Path], steps: int) -> d
         acts = {
             kind: lambda number, tab=tab: _edit(tab, number)  # type: ignore[misc]
             for kind, tab in tabs.items()
-            if kind != "same" or name  # the drawing of the bird's-eye view is no figure
+            if kind != "same" or name  # The drawing on the bird's-eye view is not a Plotly figure.
         }
         times = in_turns(acts, steps)
         for tab in tabs.values():
@@ -88,7 +88,7 @@ def _our_page(browser: Browser, app: str, name: str) -> Page:
 
 
 def _edit(page: Page, number: int) -> tuple[float, float]:
-    """Put another word into the text."""
+    """Put another word into the text and time the redraw."""
     field = page.get_by_label("Text", exact=True)
     field.fill(TEXT.format(WORDS[number + 1]))
     return redraw(page, lambda: field.press("Control+Enter"))

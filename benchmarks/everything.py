@@ -1,8 +1,8 @@
-"""Every activation of the table, of all layers, against TransformerLens' run_with_cache.
+"""Every activation in the table, in all layers, against TransformerLens' run_with_cache.
 
-Both read one folder; that they agree on logits and patterns is looked at first. TransformerLens' cache holds more
-names, most of them for the same tensors; both give the logits of every position. So does the bare pass of
-transformers in the second row, which captures nothing: what it takes is in both sides.
+Both read the same folder, and first their logits and patterns are checked to agree. TransformerLens' cache has more
+names, but most of them name the same tensors; both sides compute the logits of every position. So does the bare pass
+of transformers in the second row, which captures nothing: its cost is part of both sides.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row, transfo
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows for every length of text."""
+    """Return the rows for every text length."""
     lens = peer("transformer_lens")
     engine = gptviz.load(gpt2_folder(), device="cpu")
     bare = transformers_model()

@@ -1,8 +1,8 @@
 """One run of the engine against a bare forward pass of transformers (SDPA) that captures nothing.
 
-A run gives the residual stream at every block's border and the last position's ten most probable tokens. The bare pass
-computes the logits of every position, as it does by itself. Patterns are captured in the pass, or derived from the
-trace layer by layer, as the app does.
+A run returns the residual stream at every block boundary and the last position's ten most probable tokens. The bare
+pass computes the logits of every position, as it does by default. Patterns are either captured in the pass, or derived
+from the trace layer by layer, as the app does.
 """
 
 import torch
@@ -10,12 +10,12 @@ import torch
 import gptviz
 from benchmarks.frame import Row, gpt2_folder, ids, in_turns, row, transformers_model
 
-CASES = {16: 0.75, 64: 0.75, 256: 0.9, 1024: 0.9}  # tokens -> at most so many times the bare pass
+CASES = {16: 0.75, 64: 0.75, 256: 0.9, 1024: 0.9}  # tokens -> upper bound on our time / the bare pass'
 WITH_PATTERNS = (16, 64, 256)
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows for every length of text."""
+    """Return the rows for every text length."""
     bare = transformers_model()
     engine = gptviz.load(gpt2_folder(), device="cpu")
     rows = []

@@ -1,4 +1,4 @@
-"""What the parts share: rows, the clock, peers that may be missing, and how results are written."""
+"""Helpers shared by all parts: rows, the clock, optional peer libraries, and writing the results."""
 
 import datetime
 import importlib
@@ -20,16 +20,16 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS_OF = ("torch", "streamlit", "plotly", "transformers", "transformer_lens", "bertviz")
-N_THREADS = os.cpu_count() or 1  # for both sides
+N_THREADS = os.cpu_count() or 1  # The same for both sides.
 Row = dict[str, Any]
 
 
 class MissingPeerError(RuntimeError):
-    """What a part compares with is not installed."""
+    """A package that a part compares with is not installed."""
 
 
 def peer(name: str) -> ModuleType:
-    """Import a package that only the benchmarks need."""
+    """Import a package that only the benchmarks need; raise `MissingPeerError` if it is not installed."""
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -42,7 +42,7 @@ def peer(name: str) -> ModuleType:
 
 @cache
 def gpt2_folder() -> Path:
-    """A model of GPT-2 small's shape with seeded random weights, as transformers saves it; for both sides."""
+    """Return a folder with GPT-2 small's shape and seeded random weights, saved by transformers; both sides load it."""
     transformers = peer("transformers")
     torch.manual_seed(0)
     folder = tempfile.TemporaryDirectory(prefix="gpt2-")
@@ -52,23 +52,23 @@ def gpt2_folder() -> Path:
 
 
 def transformers_model() -> Any:
-    """That model as transformers loads it, with its fused attention (SDPA)."""
+    """Return that model as loaded by transformers, with its fused attention (SDPA)."""
     model = peer("transformers").GPT2LMHeadModel
     return model.from_pretrained(gpt2_folder(), attn_implementation="sdpa").eval()
 
 
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # gone when the process ends
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # Deleted when the process ends.
 
 
 def ids(n_tokens: int) -> list[int]:
-    """A text of so many tokens, all different."""
+    """Return `n_tokens` token ids, all different."""
     return list(range(1000, 1000 + n_tokens))
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds of each call: medians over rounds in which each has one turn, after a round that does not count.
+    """Return the median milliseconds of each call. Every round runs each call once; one warm-up round is not counted.
 
-    What a call gives back is freed outside of its time.
+    The time to free a call's return value is not measured.
     """
     torch.set_num_threads(N_THREADS)
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -91,7 +91,7 @@ def row(
     theirs: float | None = None,
     at_most: float | None = None,
 ) -> Row:
-    """One line of a table. `at_most` bounds ours divided by theirs, or ours where there is no other side."""
+    """Return one row of a table. `at_most` bounds ours divided by theirs, or ours if there is no other side."""
     ratio = None if theirs is None else ours / theirs
     value = ours if ratio is None else ratio
     reached = None if at_most is None else bool(value <= at_most)
@@ -112,7 +112,7 @@ def row(
 
 
 def save(part: str, rows: list[Row], repeats: int) -> None:
-    """Keep a part's rows, with what they were measured on."""
+    """Save a part's rows, with the machine and versions they were measured on."""
     memory = psutil.virtual_memory().total
     about = {
         "date": datetime.date.today().isoformat(),
@@ -139,7 +139,7 @@ def _versions() -> Iterable[tuple[str, str]]:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown. Rows of `row` have columns of their own; others are shown as they are."""
+    """Return a Markdown table. Rows made by `row` get their own columns; all others are shown as they are."""
     if rows and "what" in rows[0]:
         columns = ["what", "case", "gptviz", "peer", "ratio", "at most", "reached"]
         cells = [_cells(one) for one in rows]
@@ -171,7 +171,7 @@ def _number(value: object) -> str:
 
 
 def write_report(parts: Mapping[str, str], report: Path) -> None:
-    """RESULTS.md from all that was measured; `parts` is each part's name and what it is about, in order."""
+    """Write RESULTS.md from all saved results; `parts` maps each part's name to its description, in order."""
     sections = [
         "# Measured",
         "`python -m benchmarks` writes this file. Both sides of a row do the same work in the same run, in turns, on "

@@ -1,6 +1,6 @@
-"""Greedy generation of 64 tokens after 16, with the key-value cache, against transformers' generate: time a token.
+"""Greedy generation of 64 tokens after 16, with the key-value cache, against transformers' generate: time per token.
 
-That both write the same tokens is looked at first.
+First both are checked to write the same tokens.
 """
 
 import torch
@@ -12,7 +12,7 @@ N_NEW = 64
 
 
 def run(repeats: int) -> list[Row]:
-    """One row."""
+    """Return one row."""
     model = transformers_model()
     engine = gptviz.load(gpt2_folder(), device="cpu")
     tokens, batch = engine.tokenizer.tokens(ids(16)), torch.tensor([ids(16)])

@@ -1,7 +1,7 @@
-"""How time and memory grow: over tokens (GPT-2 small's shape), over sizes (64 tokens), and over sessions (story-gpt).
+"""Time and memory growth: over tokens (GPT-2 small's shape), model sizes (64 tokens), and sessions (story-gpt).
 
-Peaks are above what the process held before, free pages of its own included. Sizes that do not fit into the memory
-that is free are left out. The sessions do what those of `load` do, for 20 s each. growth.png draws the same numbers.
+Peaks are measured above what the process held before, including its own free pages. Sizes that do not fit into free
+memory are left out. The sessions do the same as those in `load`, for 20 s each. growth.png plots the same numbers.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ SESSIONS = (1, 10, 30, 50)
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows of all three; once over is quick: two sizes and two numbers of sessions."""
+    """Return the rows of all three. With one repeat this is a quick run: two model sizes and two session counts."""
     quick = repeats == 1
     rows = [*_over_tokens(repeats), *_over_sizes(repeats, 2 if quick else 4)]
     rows += _over_sessions(SESSIONS[:2] if quick else SESSIONS, 8.0 if quick else 20.0)
@@ -93,7 +93,7 @@ def _over_sessions(numbers: tuple[int, ...], seconds: float) -> list[Row]:
 
 
 def _draw(rows: list[Row]) -> None:
-    """Time and memory side by side, over each of the three."""
+    """Plot time and memory side by side, for each of the three."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:

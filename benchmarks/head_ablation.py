@@ -1,4 +1,4 @@
-"""All heads of GPT-2 small's shape switched off one by one at 16 tokens, against one forward pass."""
+"""All heads of GPT-2 small's shape, switched off one by one at 16 tokens, against one forward pass."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ N_TOKENS = 16
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure in turns; one row."""
+    """Time both in turn; return one row."""
     engine = gptviz.load("untrained", device="cpu")
     tokens = engine.tokenizer.tokens(range(1000, 1000 + N_TOKENS))
     passes, effects = [], []

@@ -1,13 +1,13 @@
 """A lecture hall: 30 tabs on story-gpt's attention page, each changing something every 2 s, for three rounds of 60 s.
 
-Sessions are real ones, over Streamlit's web socket. In turns a session picks another head or layer, and edits the
-text: mostly to what all others look at too, at times to words of its own. Every round goes through the same texts, so
-that what grows then is no cache. At the end of a round all put the same new text at the same moment. An update's time
-runs from when it was due until the server is done with it; the time that browsers take to draw is not in it. Runs of
-the model are counted inside the server.
+The sessions are real ones, over Streamlit's web socket. Each session alternates between choosing another head or layer
+and editing the text: mostly to a text that the others use too, sometimes to its own. Every round uses the same texts,
+so growth between rounds does not come from the caches. At the end of a round, all sessions enter the same new text at
+the same moment. An update's time is measured from when it was due until the server has finished it; drawing in the
+browser is not included. Runs of the model are counted inside the server.
 
-Then a hostile hall: sessions that ask for the gradients of long texts over and over, each a text of its own. Beside
-them somebody opens the attention page, each time in a new tab with a new text.
+Then a hostile hall: sessions that keep asking for the gradients of long texts, each with its own text. Meanwhile
+another user opens the attention page again and again, each time in a new tab with a new text.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from benchmarks.session import Session, exceptions, server
 from gptviz.experiments.gradients import gradient_norms
 
 SESSIONS, SECONDS, EVERY = 30, 60.0, 2.0
-QUICK_SECONDS = 20.0  # of a single round
+QUICK_SECONDS = 20.0  # for the single round of a quick run
 HOSTILE, HOSTILE_TOKENS = 50, 256  # sessions on story-gpt
 LARGE, LARGE_TOKENS = 2, 1024  # sessions on a model of GPT-2 small's shape
 VIEWS, QUICK_VIEWS, SECONDS_A_VIEW = 40, 10, 2.0
-IMPATIENT = 20.0  # seconds, after which such a session asks anew, whether it was answered or not
+IMPATIENT = 20.0  # Seconds after which a hostile session asks again, whether or not it got an answer.
 WORDS = ("dog", "cat", "bird", "fish", "girl", "boy", "bear", "mouse", "horse", "pig", "cow", "duck")
 TEXT = (
     "Once upon a time there was a little {0}. The little {0} lived in a house by the river, and every day the little "
@@ -38,17 +38,17 @@ TEXT = (
 
 
 class Round(NamedTuple):
-    """What one round gave."""
+    """The results of one round."""
 
-    milliseconds: list[float]  # of every update
-    at_once: list[float]  # of the same new text in all sessions at one moment
+    milliseconds: list[float]  # one per update
+    at_once: list[float]  # one per session, for the new text that all sessions enter at the same moment
     errors: list[str]
-    megabytes: float  # that the server holds at the end
-    texts: set[str]  # that were asked for
+    megabytes: float  # held by the server at the end
+    texts: set[str]  # all texts that the sessions used
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows for every round on one server."""
+    """Return the rows for every round on one server, and for the hostile sessions."""
     seconds = SECONDS if repeats > 1 else QUICK_SECONDS
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "runs"
@@ -92,7 +92,7 @@ def run(repeats: int) -> list[Row]:
 
 
 def _hostile(n_views: int) -> list[Row]:
-    """Rows for first views beside sessions that keep asking for gradients."""
+    """Return the rows for first views of a page while other sessions keep asking for gradients."""
     rows = []
     for model, n_sessions, n_tokens in (("story-gpt", HOSTILE, HOSTILE_TOKENS), ("untrained", LARGE, LARGE_TOKENS)):
         with server() as (url, _):
@@ -131,7 +131,7 @@ def _hostile(n_views: int) -> list[Row]:
 
 
 async def _beside(url, model, n_sessions, n_tokens, n_views) -> list[float]:  # type: ignore[no-untyped-def]
-    """Milliseconds of first views, once all the others are at work."""
+    """Return the milliseconds of each first view, measured once all other sessions are busy."""
     numbers = itertools.count()
     asking = [asyncio.create_task(_ask_for_gradients(url, model, n_tokens, numbers)) for _ in range(n_sessions)]
     await asyncio.sleep(IMPATIENT)
@@ -145,7 +145,7 @@ async def _beside(url, model, n_sessions, n_tokens, n_views) -> list[float]:  # 
 
 async def _ask_for_gradients(url, model, n_tokens, numbers) -> None:  # type: ignore[no-untyped-def]
     words = "the" + " the" * (n_tokens - 8)
-    while True:  # a new tab where the server was silent for too long
+    while True:  # Open a new tab if the server did not answer in time.
         with suppress(TimeoutError):
             query = {"text": f"{next(numbers)} {words}", "model": model, "twin": "0"}
             async with Session(url, "gradients", query) as session:
@@ -171,7 +171,7 @@ async def _first_views(url, model, n_views) -> list[float]:  # type: ignore[no-u
 
 
 async def sit(url, number, n_sessions, seconds, megabytes) -> Round:  # type: ignore[no-untyped-def]
-    """One round: every session opens the page, works for so many seconds, and meets the others at the end."""
+    """Run one round: each session opens the page, works for `seconds`, and synchronises with the others at the end."""
     found = Round([], [], [], 0.0, {TEXT.format(WORDS[0])})
     together = asyncio.Barrier(n_sessions)
     start = time.monotonic() + 3
@@ -203,7 +203,7 @@ async def _one(url, at, number, n_sessions, seconds, start, together, found) -> 
 
 
 def _change(at: int, step: int) -> tuple[str, str | float]:
-    """What a session does at a step: which widget, and what to put there."""
+    """Return the change a session makes at a step: the label of a widget and its new value."""
     if step % 2:
         return ("Head", "Layer")[step // 2 % 2], float((at + step // 4) % 6)
     if (at + step) % 5 == 0:

@@ -1,8 +1,8 @@
 """Loading GPT-2 small's shape from safetensors, against transformers' from_pretrained; the file is in the page cache.
 
-By its name from the hub's cache, as the app does it. Both sides map the file into memory, so that reading happens at
-first use: the second row has a first run of 16 tokens in it. In the third row it is a folder of one's own, which we
-read and look through for NaN, as a training run may overwrite it.
+The model is loaded by name from the hub's cache, as the app does it. Both sides map the file into memory, so the data
+is read on first use: the second row includes a first run of 16 tokens. The third row loads a folder of the user's own,
+which we read completely and check for NaN, because a training run may overwrite it.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from benchmarks.frame import Row, gpt2_folder, ids, in_turns, peer, row
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows without and with a first run, and of one's own folder."""
+    """Return three rows: loading, loading with a first run, and loading the user's own folder."""
     transformers = peer("transformers")
     folder, tokens = gpt2_folder(), ids(16)
 
@@ -56,7 +56,7 @@ def run(repeats: int) -> list[Row]:
 
 
 def _put_into_hub_cache(folder: Path, cache: Path) -> None:
-    """As huggingface_hub keeps it: a branch that names a commit, and the commit's files."""
+    """Lay out `folder` in `cache` as huggingface_hub does: a branch that names a commit, and the commit's files."""
     repo = gptviz.MODELS["gpt2"].repo or ""
     repository = cache / f"models--{repo.replace('/', '--')}"
     for place in ("refs", "snapshots"):

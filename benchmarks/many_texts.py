@@ -1,6 +1,6 @@
-"""Memory over thousands of new texts: four tabs on story-gpt's attention page, each edit a text that nobody has seen.
+"""Memory over thousands of new texts: four tabs on story-gpt's attention page; every edit is a text not seen before.
 
-The first texts fill the cache of traces; what the server holds after them is compared with what it holds at the end.
+The first texts fill the cache of traces; the server's memory after them is compared with its memory at the end.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from benchmarks.session import Session, exceptions, server
 
 TABS = 4
 FIRST, TEXTS, QUICK_TEXTS = 500, 5000, 500
-LOOKS = 10  # at the memory, on the way
+LOOKS = 10  # memory measurements along the way
 
 
 def run(repeats: int) -> list[Row]:
-    """What the server holds after the first texts, and after so many more."""
+    """Return rows with the server's memory after the first texts and after all the others."""
     n_texts = TEXTS if repeats > 1 else QUICK_TEXTS
     with server() as (url, process):
         megabytes, errors = asyncio.run(edit(url, n_texts, lambda: _own_megabytes(process)))
@@ -40,13 +40,13 @@ def run(repeats: int) -> list[Row]:
 
 
 def _own_megabytes(process: psutil.Process) -> float:
-    """What is the process' alone: pages of mapped files come and go as the system likes."""
+    """Return the process' private memory in MB: the system adds and drops pages of mapped files as it likes."""
     memory = process.memory_info()
     return float(memory.rss - memory.shared) / 1e6
 
 
 async def edit(url: str, n_texts: int, megabytes: Callable[[], float]) -> tuple[list[float], list[str]]:
-    """All edits; gives what the server held after the first ones and at each look after that, and what went wrong."""
+    """Make all edits; return the server's MB after the first texts and at each later measurement, and all errors."""
     found, errors = [], []
     numbers = iter(range(10**9))
     async with asyncio.TaskGroup() as opening:
@@ -76,5 +76,5 @@ async def _open(url: str) -> Session:
 
 
 def text(number: int) -> str:
-    """A text of its own for every number, of 10 to 50 tokens."""
+    """Return a different text of 10 to 50 tokens for every number."""
     return f"Once upon a time there was dog number {number}" + " and a cat" * (number % 12) + f", and {number * 7919}."

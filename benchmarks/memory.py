@@ -1,8 +1,8 @@
-"""Bytes that a trace holds, and the most memory that a page takes above the loaded model.
+"""Bytes that a trace holds, and the peak memory of a page above the loaded model.
 
-A trace's bytes are counted after every pattern and neuron was asked of it. Peaks are the kernel's (VmHWM), each in a
-process of its own that has loaded the model and shown the same page for a short text before; the text has 1,024 tokens.
-Against TransformerLens' run_with_cache.
+A trace's bytes are counted after every pattern and neuron was read from it. Peaks are the kernel's (VmHWM), each
+measured in a separate process that has already loaded the model and shown the same page for a short text; the text has
+1,024 tokens. The comparison is with TransformerLens' run_with_cache.
 """
 
 import json
@@ -14,7 +14,7 @@ import gptviz
 from benchmarks.frame import Row, gpt2_folder, ids, peer, row
 
 TRACE_MB = {64: 10, 1024: 120}
-# page -> what its link adds; the first three are what `--quick` looks at
+# page -> (its path, its query settings); `--quick` measures only the first three
 PAGES: dict[str, tuple[str, dict[str, str]]] = {
     "Attention, all heads": ("attention", {"view": "all"}),
     "Residual stream": ("residual", {}),
@@ -33,7 +33,7 @@ PAGES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def run(repeats: int) -> list[Row]:
-    """Rows for two lengths of text, and for every page."""
+    """Return the rows for two text lengths and for every page."""
     peer("transformer_lens")
     rows = [_trace_row(n_tokens, at_most) for n_tokens, at_most in TRACE_MB.items()]
     theirs = _peak("transformer_lens")
@@ -62,7 +62,7 @@ def _trace_row(n_tokens: int, at_most: float) -> Row:
 
 
 def _peak(*arguments: Any) -> float:
-    """Megabytes, from a process of its own."""
+    """Return the peak in megabytes, measured in a separate process."""
     command = [sys.executable, "-m", "benchmarks.peak", str(gpt2_folder()), *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.splitlines()[-1])

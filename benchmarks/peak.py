@@ -1,4 +1,4 @@
-"""The most memory that one piece of work takes above the loaded model; `memory` runs this in a process of its own.
+"""The peak memory of one piece of work above the loaded model; `memory` runs this in a separate process.
 
 `python -m benchmarks.peak FOLDER transformer_lens | page NAME QUERY` prints megabytes. Linux only.
 """
@@ -21,8 +21,8 @@ def main(folder: str, what: str, *arguments: str) -> None:
 
 
 def above(work: Callable[[], object]) -> float:
-    """Megabytes that the process comes to hold while it works, above what it held before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    """Return the peak memory of the process during `work`, in megabytes above what it held before."""
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak (VmHWM)
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1e6
@@ -51,7 +51,7 @@ def _page(folder: str, page: str, query: str) -> Callable[[int], Any]:
     name = Path(folder).name
     engine = models.loaded(name).engine
     for parameter, _ in engine._model.named_parameters():
-        engine.weights[parameter].sum()  # from the mapped file into memory
+        engine.weights[parameter].sum()  # Read the parameter from the mapped file into memory.
 
     def show(n_tokens: int) -> None:
         app = AppTest.from_file(Path("app.py").absolute(), default_timeout=300)

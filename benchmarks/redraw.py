@@ -1,15 +1,15 @@
-"""How long a page takes to redraw after a picker was stepped, against bare Streamlit pages of as many constant charts.
+"""Time to redraw a page after one step of a picker, against bare Streamlit pages with as many constant charts.
 
-All in the same headless Chromium, in turns. Each picker is held against two bare pages:
-- `plain`: as many of Plotly's heat maps as our page has charts, 30 x 30 cells each, as they come;
-- `same`: the very figures that our page shows at each of these steps, read from a browser beforehand and built when
-  the bare page started. That page has all the savings of our figures, so this ratio is what our server, words and
-  tables add to drawing them. (Streamlit keeps messages that it sent before. What a tab has seen before, it has seen
-  on all three pages: they go through the same figures in the same order. Our server has seen none of them.)
+All pages run in the same headless Chromium, in turns. Each picker is compared with two bare pages:
+- `plain`: as many plain Plotly heat maps as our page has charts, 30 x 30 cells each;
+- `same`: the same figures that our page shows at each of these steps, read from a browser beforehand and built when
+  the bare page started. That page benefits from everything that makes our figures small, so this ratio shows what our
+  server, texts and tables add to drawing them. (Streamlit caches messages that it has sent. All three pages go through
+  the same figures in the same order, so a tab has seen the same ones on each. Our server has seen none of them.)
 
-The clock runs from the key to the last change inside of a chart: then the page is redrawn. In brackets until the last
-change anywhere, which is as a rule the hidden copy that a table makes for screen readers, 200 ms after it was drawn.
-A bare page draws all its charts at each step; ours draws those that follow the picker, and leaves the others alone.
+The clock runs from the key press to the last change inside a chart, when the page is redrawn. The time in brackets
+ends at the last change anywhere: usually the hidden copy that a table makes for screen readers, 200 ms after it was
+drawn. A bare page draws all its charts at each step; ours redraws only those that depend on the picker.
 """
 
 import json
@@ -38,20 +38,20 @@ from benchmarks.chromium import (
 )
 from benchmarks.frame import Row
 
-# 1,024 tokens, a letter each
+# 1,024 tokens, one letter each
 LONG_TEXT = "".join(f" {'abcdefghijklmnopqrstuvwxyz'[(7 * at + at * at // 5) % 26]}" for at in range(1024))
 
 
 @dataclass(frozen=True)
 class Picker:
-    """A widget of a page of ours: its label, and its kind: number, list, options, switch or fold."""
+    """A widget on one of our pages: its label and its kind (number, list, options, switch or fold)."""
 
     page: str
     label: str
     kind: str
     link: tuple[tuple[str, str], ...] = ()
     options: tuple[str, ...] = ()
-    n_drawings: int = 0  # pictures that are not Plotly's
+    n_drawings: int = 0  # drawings not made by Plotly
     at_most: float | None = 1.6
 
 
@@ -78,16 +78,16 @@ HEAD_OF_LONG_TEXT = Picker(
     at_most=None,
 )
 LAST_POSITION = 29
-_WAY_AND_BACK = 5  # steps up, and as many down again: layers and heads are six
+_WAY_AND_BACK = 5  # steps up, then as many down: there are six layers and six heads
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure every picker, or in a quick run the first; print a table; give back its rows."""
+    """Measure every picker, or only the first in a quick run; return the rows."""
     return _measure(PICKERS if repeats > QUICK else PICKERS[:1], repeats)
 
 
 def run_long(repeats: int) -> list[Row]:
-    """Another head at 1,024 tokens, on the untrained model of GPT-2 small's shape."""
+    """Return the rows for another head at 1,024 tokens, on the untrained model of GPT-2 small's shape."""
     return _measure((HEAD_OF_LONG_TEXT,), repeats)
 
 
@@ -106,7 +106,7 @@ def _measure(pickers: tuple[Picker, ...], repeats: int) -> list[Row]:
 
 
 def _shown(browser: Browser, picker: Picker, steps: int) -> list[list[dict[str, Any]]]:
-    """The figures that our page shows at the start and after each step, on a server that is not measured."""
+    """Return the figures of our page at the start and after each step, from a server that is not measured."""
     with server("app.py") as app:
         page = _our_page(browser, app, picker)
         shown = [figures(page)]
@@ -146,7 +146,7 @@ def _our_page(browser: Browser, app: str, picker: Picker) -> Page:
 
 
 def _step(page: Page, picker: Picker, number: int) -> tuple[float, float]:
-    """Step the picker once, some steps up and as many down; milliseconds until the charts, and all, stand still."""
+    """Step the picker once (a few steps up, then down); return the milliseconds of the two clocks of `redraw`."""
     key = "ArrowUp" if number // _WAY_AND_BACK % 2 == 0 else "ArrowDown"
     if picker.kind == "options":
         option = page.get_by_role("radio", name=picker.options[number % len(picker.options)], exact=True)
@@ -160,11 +160,11 @@ def _step(page: Page, picker: Picker, number: int) -> tuple[float, float]:
     field.focus()
     if picker.kind == "number":
         return redraw(page, lambda: field.press(key))
-    field.fill(f"{LAST_POSITION - 1 - _zigzag(number)} ·")  # finds the position in the list
+    field.fill(f"{LAST_POSITION - 1 - _zigzag(number)} ·")  # Typing this filters the list down to the position.
     page.wait_for_timeout(400)
     return redraw(page, lambda: field.press("Enter"))
 
 
 def _zigzag(number: int) -> int:
-    """0, 1, ... 4, 5, 4, ... 1, 0, 1, ..."""
+    """Return 0, 1, ... 4, 5, 4, ... 1, 0, 1, ... for successive numbers."""
     return _WAY_AND_BACK - abs(number % (2 * _WAY_AND_BACK) - _WAY_AND_BACK)

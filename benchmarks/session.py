@@ -1,4 +1,4 @@
-"""The app's server, and sessions at it without a browser: what a browser sends and gets, over the same web socket."""
+"""The app's server, and browserless sessions that exchange a browser's messages with it over the same web socket."""
 
 import asyncio
 import os
@@ -19,16 +19,16 @@ from streamlit.proto.WidgetStates_pb2 import WidgetStates
 from streamlit.util import calc_hash
 from websockets.asyncio.client import ClientConnection, connect
 
-_DONE = (0, 3)  # ForwardMsg.script_finished: the page, or a fragment; after another end the server runs it again
-_PATIENCE = 60  # seconds without a word from the server, then it is an error
+_DONE = (0, 3)  # ForwardMsg.script_finished of a page or fragment that is done; any other value means a rerun
+_PATIENCE = 60  # Seconds without a message from the server that count as an error.
 _WIDGETS = ("text_area", "number_input")
 
 
 @contextmanager
 def server(*module: str, **environment: str) -> Iterator[tuple[str, psutil.Process]]:
-    """The app's server on this machine, ended when the block ends: its web socket, and its process.
+    """Yield the web socket's address and the process of the app's server on this machine, stopped when the block ends.
 
-    `module` is what to run in place of `streamlit`, with arguments before its own.
+    `module` is the module to run in place of `streamlit`, followed by its own arguments.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,13 +50,13 @@ def server(*module: str, **environment: str) -> Iterator[tuple[str, psutil.Proce
 
 
 class Session:
-    """One open tab. It knows the widgets that the page has sent, and what they stand at."""
+    """One open tab. It keeps track of the widgets that the page has sent, and their values."""
 
     def __init__(self, url: str, page: str, query: Mapping[str, str]) -> None:
         self._url, self._page, self._query = url, page, urlencode(query)
-        self._values: dict[str, str | float] = {}  # widget's id -> value
-        self._ids: dict[str, str] = {}  # label -> widget's id
-        self._fragments: dict[str, str] = {}  # widget's id -> fragment
+        self._values: dict[str, str | float] = {}  # widget id -> value
+        self._ids: dict[str, str] = {}  # label -> widget id
+        self._fragments: dict[str, str] = {}  # widget id -> fragment
 
     async def __aenter__(self) -> Self:
         self._socket: ClientConnection = await connect(
@@ -70,11 +70,11 @@ class Session:
         await self._socket.close()
 
     async def open(self) -> list[ForwardMsg]:
-        """Ask for the page; gives every message until its script is done."""
+        """Open the page; return every message until its script is done."""
         return await self._run("")
 
     async def put(self, label: str, value: str | float) -> list[ForwardMsg]:
-        """Set the widget with this label; gives every message until its script, or its fragment, is done."""
+        """Set the widget with this label; return every message until its script or fragment is done."""
         id = self._ids[label]
         self._values[id] = value
         return await self._run(self._fragments[id])
@@ -112,6 +112,6 @@ def _is_done(finished: ForwardMsg) -> bool:
 
 
 def exceptions(messages: list[ForwardMsg]) -> list[str]:
-    """What went wrong on the page, if anything did."""
+    """Return the text of every exception shown on the page."""
     elements = [message.delta.new_element for message in messages if message.WhichOneof("type") == "delta"]
     return [element.exception.message for element in elements if element.WhichOneof("type") == "exception"]

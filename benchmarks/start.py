@@ -1,7 +1,7 @@
 """From `streamlit run` to the first chart in the browser, against a Streamlit page of one constant chart and torch.
 
-Both in turns, each time a new server and a new, empty browser tab's context. Ours opens the bird's-eye view with the
-bundled model: it is loaded and run, and its drawing and the parameters' chart are there.
+Both are timed in turn, each time with a new server and a new, empty browser context. Our side opens the bird's-eye
+view with the bundled model, which is loaded and run; the page has the model's drawing and the parameters' chart.
 """
 
 import json
@@ -17,7 +17,7 @@ from benchmarks.frame import Row, row
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure; print; give back one row."""
+    """Measure; return one row."""
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.json"
@@ -40,7 +40,7 @@ def run(repeats: int) -> list[Row]:
 
 
 def _first_chart(browser: Browser, script: str, *arguments: str) -> float:
-    """Seconds from the command to the chart; Chromium itself is there already."""
+    """Return the seconds from the command to the first chart; Chromium itself is already running."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
     port = free_port()
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """Bytes of all heads' maps at 64 tokens, 12 layers of 12 heads, against the HTML of BertViz' model view.
 
-Ours are all bytes that the server sends for the whole page. Random weights attend evenly, which packs well, so there
-is a row for the worst case too: the chart of noise instead of patterns, as JSON.
+Our side counts all bytes that the server sends for the whole page. With random weights attention is nearly even, which
+compresses well, so one row shows the worst case: the chart of noise instead of patterns, as JSON.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ N_TOKENS = 64
 
 
 def run(repeats: int) -> list[Row]:
-    """Two rows; nothing to repeat."""
+    """Return two rows; byte counts need no repeats."""
     engine = gptviz.load(gpt2_folder(), device="cpu")
     text = " a" * N_TOKENS
     trace = engine.run(text, keep=["pattern"])

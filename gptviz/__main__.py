@@ -28,11 +28,11 @@ ERRORS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; give back the exit status.
+    """Run one command and return the exit status.
 
-    0, 1 for a failed check, 2 for an error (said in one sentence), 130 where it was interrupted.
+    The status is 0 for success, 1 for a failed check, 2 for an error (printed as one sentence), 130 if interrupted.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know all of Unicode
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack characters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
@@ -115,11 +115,11 @@ def _new_file(word: str) -> Path:
 
 
 def _say(line: str) -> None:
-    """Print; whoever reads no more, as `head`, needs no more, and it is no error."""
+    """Print a line. It is not an error if the reader, such as `head`, has closed the pipe."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes, at the exit too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards later output, also at exit
 
 
 def _number_of_heads(word: str) -> int:
@@ -174,13 +174,13 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _check_text(options: argparse.Namespace) -> None:
-    """Before a model is loaded for it."""
+    """Raise `EmptyTextError` for an empty text, before a model is loaded for it."""
     if not options.text and not options.bos:
         raise gptviz.EmptyTextError
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write the very file that was named: `np.savez` would put .npz behind a name. No part of one is left."""
+    """Write the arrays to exactly `path`: `np.savez` would append .npz to a name. A failure leaves no partial file."""
     with path.open("wb") as file:
         try:
             np.savez(file, **arrays)

@@ -1,4 +1,4 @@
-"""A cache that is bounded in bytes and computes each value once, whoever asks."""
+"""A thread-safe cache that is bounded in bytes and computes each value only once."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -11,37 +11,37 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Value]):
-    """Least recently used values go first once their sizes sum to more than `max_bytes`.
+    """A cache that drops the least recently used values once the total size exceeds `max_bytes`.
 
-    Threads that ask for the same missing key at once wait for one computation. A failed
-    computation raises in all of them and leaves nothing behind. One that is given up (what it
-    raises is no `Exception`) raises in its own thread alone, and another thread begins anew.
-    No value is None.
+    Threads that ask for the same missing key at the same time share one computation. If it
+    raises an `Exception`, all of them raise it, and nothing is stored. If it is interrupted by
+    another `BaseException`, only its own thread raises, and a waiting thread starts it again.
+    Values must not be None.
     """
 
     def __init__(self, max_bytes: int, size_of: Callable[[Any, Value], int]) -> None:
-        """`size_of(key, value)` is what the two take, in bytes."""
+        """`size_of(key, value)` returns the size of both together, in bytes."""
         self.max_bytes = max_bytes
         self._size_of = size_of
-        self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()  # with the size; the latest used is last
+        self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()  # value and size; most recently used last
         self._being_made: dict[Hashable, Future[Value]] = {}
         self._size = 0
         self._lock = Lock()
 
     @property
     def size(self) -> int:
-        """Bytes held now."""
+        """The number of bytes held now."""
         with self._lock:
             return self._size
 
     def clear(self) -> None:
-        """Forget all values; those being made are kept once they are there."""
+        """Forget all values. Values that are being computed now are still stored when they are ready."""
         with self._lock:
             self._held.clear()
             self._size = 0
 
     def peek(self, key: Hashable) -> Value | None:
-        """The value under `key`, or None where there is none now. It counts as a use."""
+        """Return the value under `key`, or None if there is none now. This counts as a use."""
         with self._lock:
             if key not in self._held:
                 return None
@@ -54,9 +54,9 @@ class ByteCache(Generic[Value]):
         make: Callable[[], Value],
         wait: Callable[["Future[Value]"], object] = lambda future: future.exception(),
     ) -> Value:
-        """The value under `key`, made by `make` if it is not there.
+        """Return the value under `key`, computing it with `make` if it is missing.
 
-        Where another thread is making it, `wait` is called with its future, and returns when that is done.
+        If another thread is computing it, `wait` is called with that thread's future and must return when it is done.
         """
         while True:
             with self._lock:

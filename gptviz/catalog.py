@@ -1,4 +1,4 @@
-"""The models that have a name: what they are, and where their weights come from."""
+"""The named models: what each one is, and where its weights come from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +19,22 @@ class NamedModel:
     title: str
     about: str  # one sentence
     config: GPTConfig
-    folder: Path | None = None  # its weights travel with the package
-    repo: str | None = None  # its weights are on the Hugging Face hub
+    folder: Path | None = None  # set if the weights ship with the package
+    repo: str | None = None  # set if the weights are on the Hugging Face hub
 
     @property
     def n_parameters(self) -> int:
-        """Trainable values, the tied head counted once."""
+        """The number of trainable values; the tied head counts once."""
         return parameter_count(self.config, tied_head=True)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the weights in float32: about what a download takes, and what the model takes in memory."""
+        """The size of the float32 weights in bytes: about the download size, and the memory that the model takes."""
         return 4 * self.n_parameters
 
 
 def _with_bias(config: GPTConfig, **changes: int) -> GPTConfig:
-    """OpenAI's models have query, key and value biases; the course's own do not."""
+    """Return the config with query, key and value biases, which OpenAI's models have and the course's do not."""
     return GPTConfig(**{**config, "qkv_bias": True, **changes})  # type: ignore[typeddict-item]
 
 

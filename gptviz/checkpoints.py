@@ -1,6 +1,6 @@
-"""Files of weights, read whatever is in them: tensors by the names that they have there, and the config beside them.
+"""Reading weight files: tensors under their stored names, and the config stored with them.
 
-A file may be damaged, hostile or endless: it is a sentence, runs no code, and takes no memory.
+A file may be damaged, hostile or endless. It then becomes a one-sentence error, runs no code, and fills no memory.
 """
 
 import json
@@ -22,27 +22,27 @@ from .quote import named
 from .shared_row import SharedRow
 
 MOST_JSON_BYTES = 10_000_000
-MOST_TENSORS = 20_000  # of one model: GPT-2 XL has under a thousand
-_STATE_DICTS = ("model_state_dict", "state_dict", "model")  # where a checkpoint keeps it
+MOST_TENSORS = 20_000  # per model; GPT-2 XL has fewer than a thousand
+_STATE_DICTS = ("model_state_dict", "state_dict", "model")  # keys of a checkpoint that may hold it
 _CONFIGS = ("config", "cfg", "model_config", "model_args")
-_KEYS_OF_CONFIGS = {"model_type", "n_head", "n_embd", "n_heads", "emb_dim"}  # another program's config.json has none
-_LEGACY_PICKLES = 5  # of a file that is no archive: magic number, version, machine, content, keys
+_KEYS_OF_CONFIGS = {"model_type", "n_head", "n_embd", "n_heads", "emb_dim"}  # absent from other programs' config.json
+_LEGACY_PICKLES = 5  # in a file that is not a zip archive: magic number, version, machine, content, keys
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be loaded as a GPT-2; the message names the file or tensor, and what to do."""
+    """Weights that cannot be loaded as a GPT-2; the message names the file or tensor and says what to do."""
 
 
 class TooLargeError(WeightsError):
-    """A model for which this machine has too little free memory."""
+    """A model that needs more memory than this machine has free."""
 
 
 class Stored(NamedTuple):
-    """What a file or folder holds, as it stands there."""
+    """The contents of a file or folder, as stored."""
 
     tensors: dict[str, Tensor]
-    config: dict[str, Any] | None  # of the file or folder itself
-    config_beside: Path | None = None  # a config.json that lies beside a checkpoint, and may belong to another
+    config: dict[str, Any] | None  # from the file or folder itself
+    config_beside: Path | None = None  # a config.json beside a checkpoint; it may belong to another model
 
 
 def read_stored(path: Path, *, mapped: bool = False) -> Stored:
@@ -65,15 +65,15 @@ def read_stored(path: Path, *, mapped: bool = False) -> Stored:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; no word is too strange to ask for."""
+    """Whether there is such a file or folder; False for anything that cannot be a path."""
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long, in a folder that may not be read, or no word of this file system
+    except (OSError, ValueError):  # too long, in an unreadable folder, or not a valid name on this file system
         return False
 
 
 def check_memory(n_bytes: int) -> None:
-    """Raise `TooLargeError` if this machine has not so much free memory: the system ends a process that takes it."""
+    """Raise `TooLargeError` if less memory than `n_bytes` is free: the system would kill a process that takes it."""
     free = psutil.virtual_memory().available
     if n_bytes > free:
         raise TooLargeError(
@@ -83,7 +83,7 @@ def check_memory(n_bytes: int) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a regular file: others, such as pipes and devices, may have no end."""
+    """Return the size of a regular file in bytes. Other files, such as pipes, may be endless and are refused."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -125,20 +125,20 @@ def _is_safetensors_here(name: str) -> bool:
 
 
 def _read_safetensors(paths: Sequence[Path], *, mapped: bool) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors, and the config that the metadata may hold."""
+    """Return the tensors, and the config from the metadata if there is one."""
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     check_memory(sum(map(_size, paths)))
     for path in paths:
         try:
             _check_header(path)
-            # A mapped file that is overwritten in place, as a training run does, ends the process.
+            # The process crashes if a mapped file is overwritten in place, as a training run does.
             with safe_open(path, framework="pt", backend="mmap" if mapped else "pread") as file:
                 metadata |= file.metadata() or {}
                 names = file.keys()
                 _check_number(len(tensors) + len(names), path)
                 tensors |= {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:  # their words may name the folder, which is not for visitors
+        except (OSError, SafetensorError) as error:  # its message may name the folder, which visitors must not see
             raise WeightsError(f"{named(path.name)} cannot be read as safetensors: get the file again.") from error
     config = None
     if "config" in metadata:
@@ -174,7 +174,7 @@ def _with_all_rows(
 
 
 def _check_header(path: Path) -> None:
-    """The header is JSON behind its own length, 8 bytes."""
+    """Refuse a header that is too large. The header is JSON, and its length is in the 8 bytes before it."""
     with path.open("rb") as file:
         start = file.read(8)
     if len(start) == 8 and MOST_JSON_BYTES < struct.unpack("<Q", start)[0] < _size(path):
@@ -188,7 +188,7 @@ def _check_header(path: Path) -> None:
 
 
 def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """A bare state dict, or one in a dict under a usual key, perhaps with a config beside it."""
+    """Read a bare state dict, or one under a usual key of a dict, perhaps with a config beside it."""
     check_memory(_size(path))
     try:
         _check_pickles(path)
@@ -201,7 +201,7 @@ def _read_pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]
         ) from error
     except WeightsError:
         raise
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise WeightsError(f"{named(path.name)} cannot be read as a PyTorch checkpoint: save it again.") from error
     if _is_state_dict(content):
         _check_number(len(content), path)
@@ -226,7 +226,7 @@ def _is_state_dict(content: object) -> bool:
 
 
 def _check_pickles(path: Path) -> None:
-    """Go over what the file would make, before torch makes it: see `gptviz.pickles`."""
+    """Check what the file would build before torch builds it (see `gptviz.pickles`)."""
     n_bytes = _size(path)
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
@@ -235,8 +235,8 @@ def _check_pickles(path: Path) -> None:
             raise pickles.NotPlainError("more numbers than the file holds")
         return
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename.lower(): entry for entry in archive.infolist()}  # torch does not tell the cases apart
-        # torch compresses nothing: an archive that grows when it is read is a trap.
+        entries = {entry.filename.lower(): entry for entry in archive.infolist()}  # torch ignores case
+        # torch does not compress, so an archive that unpacks to more than its own size is a trap.
         if (unpacked := sum(entry.file_size for entry in archive.infolist())) > n_bytes:
             raise WeightsError(
                 f"{named(path.name)} has {n_bytes:,} bytes and would unpack to {unpacked:,}, which no checkpoint does, "
@@ -258,13 +258,13 @@ def _check_pickles(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A regular file of 10 MB at most that holds a JSON object. Raises `WeightsError`."""
+    """Read a JSON object from a regular file of at most 10 MB. Raises `WeightsError`."""
     if _size(path) > MOST_JSON_BYTES:
         raise WeightsError(
             f"{path.name} has more than {MOST_JSON_BYTES / 1e6:.0f} MB, and no model's has so many: save it again."
         )
     try:
-        with path.open("rb") as file:  # a file of the system may have no size, and no end
+        with path.open("rb") as file:  # a system file may report no size and never end
             text = file.read(MOST_JSON_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path.name} cannot be read: save the model again.") from error

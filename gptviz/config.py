@@ -1,4 +1,4 @@
-"""The numbers that give a GPT-2 its size, under the names that the course uses."""
+"""The numbers that define a GPT-2's shape, under the course's names."""
 
 from typing import Any, TypedDict
 
@@ -11,9 +11,9 @@ class GPTConfig(TypedDict):
     vocab_size: int  # how many different tokens there are
     context_length: int  # the most tokens that fit in one text
     emb_dim: int  # numbers per token in the residual stream
-    n_heads: int  # attention heads per block; each has emb_dim / n_heads numbers
+    n_heads: int  # attention heads per block; each has emb_dim / n_heads dimensions
     n_layers: int  # transformer blocks
-    drop_rate: float  # share of values that dropout zeroes in training; none at other times
+    drop_rate: float  # share of values that dropout sets to zero in training; otherwise it is off
     qkv_bias: bool  # whether the query, key and value layers add a bias
 
 
@@ -37,7 +37,7 @@ GPT_CONFIGS: dict[str, GPTConfig] = {
 
 
 def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
-    """Give back `config` as a `GPTConfig`, or raise `ConfigError` with what to change."""
+    """Return `config` as a `GPTConfig`, or raise a `ConfigError` that says what to change."""
     expected = set(GPTConfig.__annotations__)
     if missing := sorted(expected - set(config)):
         raise ConfigError(f"The configuration lacks {', '.join(missing)}: add it.")
@@ -64,27 +64,27 @@ def check_config(config: dict[str, Any] | GPTConfig) -> GPTConfig:
 
 
 def attention_parameters(config: GPTConfig) -> int:
-    """Trainable values of one block's attention: query, key, value and output matrices, and biases."""
+    """The number of trainable values in one block's attention: query, key, value and output matrices, and biases."""
     width = config["emb_dim"]
     return 4 * width * width + width + (3 * width if config["qkv_bias"] else 0)
 
 
 def feed_forward_parameters(config: GPTConfig) -> int:
-    """Trainable values of one block's two linear layers."""
+    """The number of trainable values in one block's two feed-forward layers."""
     width = config["emb_dim"]
     return 2 * 4 * width * width + 4 * width + width
 
 
 def block_parameters(config: GPTConfig) -> int:
-    """Trainable values of one block: attention, feed-forward, and two LayerNorms."""
+    """The number of trainable values in one block: attention, feed-forward, and two LayerNorms."""
     return attention_parameters(config) + feed_forward_parameters(config) + 2 * 2 * config["emb_dim"]
 
 
 def parameter_count(config: GPTConfig, *, tied_head: bool) -> int:
-    """The number of trainable values of a model with this shape.
+    """The number of trainable values in a model of this shape.
 
-    With `tied_head` the output head is the token embedding itself and counts once;
-    without, it is a matrix of its own: 124,439,808 and 163,037,184 for GPT-2 small (qkv_bias True).
+    With `tied_head` the output head is the token embedding itself and counts once; otherwise it
+    is a separate matrix. For GPT-2 small (qkv_bias True): 124,439,808 tied and 163,037,184 untied.
     """
     width = config["emb_dim"]
     embeddings = (config["vocab_size"] + config["context_length"]) * width

@@ -1,4 +1,4 @@
-"""Text -> trace: joins tokens, model, weights and hooks."""
+"""The engine, which turns a text into a trace: it connects tokens, model, weights and hooks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokeniz
 from .trace import Array, Trace
 from .weights import model_without_values
 
-TOKENS_AT_ONCE = 1024  # in one batch: more are not faster, and take memory
+TOKENS_AT_ONCE = 1024  # per batch; larger batches are no faster and take more memory
 
 
 class EmptyTextError(ValueError):
@@ -36,7 +36,7 @@ class EmptyTextError(ValueError):
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token that the model went on with."""
+    """One generated token."""
 
     id: int
     bytes: bytes
@@ -46,22 +46,22 @@ class GeneratedToken:
 
 @dataclass(frozen=True)
 class Session:
-    """The model for one thread, and the ways between NumPy and torch."""
+    """The model for one thread, and conversions between NumPy and torch."""
 
     model: GPTModel
     device: torch.device
 
     def ids(self, ids: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Token ids as the model takes them: [batch = 1, tokens]."""
+        """Return token ids in the model's input form: [batch = 1, tokens]."""
         return torch.tensor(ids, device=self.device)[None]
 
     def tensor(self, array: NDArray[Any]) -> Tensor:
-        """A float32 copy on the model's device."""
-        # torch knows neither read-only memory nor negative strides.
+        """Return a float32 copy on the model's device."""
+        # torch supports neither read-only memory nor negative strides.
         return torch.tensor(np.ascontiguousarray(array, dtype=np.float32), device=self.device)
 
     def array(self, tensor: Tensor) -> Array:
-        """Read-only float32 of the same shape."""
+        """Return a read-only float32 array of the same shape."""
         array: Array = tensor.detach().float().cpu().numpy()
         array.setflags(write=False)
         return array
@@ -81,7 +81,7 @@ class Engine:
         n_heads_guessed: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
-        """The engine owns `model` from here on, in evaluation mode. `path` is where it was read."""
+        """Take over `model` and put it into evaluation mode. `path` is the file or folder it was read from."""
         self.name = name
         self.path = path
         self.config = config
@@ -90,13 +90,13 @@ class Engine:
         self.tokenizer: Tokenizer = gpt2_tokenizer()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self.device).eval().requires_grad_(False)
-        self._free = [self._model]  # modules that no session has now
+        self._free = [self._model]  # models that no session is using now
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
         self.weights = Weights(config, names, partial(_read_parameter, self._model))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What one should know of these weights, in sentences."""
+        """Whole sentences that tell the user what to know about these weights."""
         if not self.n_heads_guessed:
             return self._notes
         n_heads, head_dim = self.config["n_heads"], self.config["emb_dim"] // self.config["n_heads"]
@@ -114,16 +114,16 @@ class Engine:
 
     @property
     def n_bytes(self) -> int:
-        """The memory that the weights take; a tied head's counts once."""
+        """The memory that the weights take, in bytes; a tied head counts once."""
         return sum(parameter.numel() * parameter.element_size() for parameter in self._model.parameters())
 
     @property
     def n_parameters(self) -> int:
-        """Trainable values of the model; a tied head counts once."""
+        """The number of trainable values; a tied head counts once."""
         return sum(parameter.numel() for parameter in self._model.parameters())
 
     def tokenize(self, text: str, *, bos: bool = False) -> Tokens:
-        """Cut `text` into tokens, with `<|endoftext|>` in front where `bos` says so."""
+        """Split `text` into tokens, with `<|endoftext|>` in front if `bos` is true."""
         return self.tokenizer.encode(text, bos=bos)
 
     def run(
@@ -135,13 +135,13 @@ class Engine:
         off: Iterable[Part] = (),
         means: Trace | None = None,
     ) -> Trace:
-        """Run a text (or tokens cut already) through the model.
+        """Run a text, or its tokens, through the model and return the trace.
 
-        The trace holds the residual stream and derives what else is asked of it. Activations
-        whose names stand in `keep` are captured for all layers in this very pass, and held.
-        The parts in `off` are switched off: what each hands on is 0, or with `means` its mean over
-        that trace's positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than
-        the model takes, and `ValueError` for a part that it does not have or `means` of another engine.
+        The trace holds the residual stream and derives other activations on demand. Activations
+        named in `keep` are captured for all layers in this same pass, and held. The parts in `off`
+        are switched off: the output of each becomes 0, or with `means` its mean over that trace's
+        positions. Raises `EmptyTextError`, `ContextLengthError` for more tokens than the model takes,
+        and `ValueError` for a part that the model does not have or for `means` of another engine.
         """
         if means is not None and means.engine is not self:
             raise ValueError("These means are of another engine's run: give a trace of this one.")
@@ -156,14 +156,14 @@ class Engine:
         ):
             last_stream = stream = session.model.stream(session.ids(tokens.ids))
             if not keep & {"final_norm_out", "logits"}:
-                last_stream = stream[:, -1:]  # the output head is a third of the work: only where it is looked at
+                last_stream = stream[:, -1:]  # the output head is a third of the work: skip what is not needed
             logits = session.model.out_head(session.model.final_norm(last_stream))
         arrays = self._arrays(session, recorded)
         borders = [arrays["resid_pre", layer] for layer in range(self.config["n_layers"])] + [session.array(stream[0])]
         kept = {key: array for key, array in arrays.items() if key[0] in keep}
         last_logits = session.array(logits[0, -1].clone())
-        by_mean = means is not None
-        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, by_mean=by_mean, changes=changes)
+        means_of = None if means is None else means.key
+        return Trace(self, tokens, borders, last_logits, kept=kept, off=off, means_of=means_of, changes=changes)
 
     def generate(
         self,
@@ -176,12 +176,13 @@ class Engine:
         *,
         bos: bool = False,
     ) -> Iterator[GeneratedToken]:
-        """Go on with the text, one token at a time; after `<|endoftext|>` it stops.
+        """Continue the text, one token at a time, and stop after `<|endoftext|>`.
 
-        Temperature 0 takes the most probable token; else `seed` makes the draw repeatable.
-        Each token is computed with a key-value cache. Past the model's context the window
-        moves on, as in the course, and every token costs a whole run. Raises as `run` does, `ValueError` where
-        a setting is out of range, and on the way `WeightsError` where the model gives no numbers to choose by.
+        Temperature 0 takes the most probable token; otherwise `seed` makes the draw repeatable.
+        Tokens are computed with a key-value cache. Once the text is longer than the model's context,
+        the window moves along, as in the course, and every token costs a full run. Raises the same
+        errors as `run`. Iterating raises `ValueError` if a setting is out of range, and `WeightsError`
+        if the model's logits are NaN or infinite.
         """
         tokens = self.tokenize(text, bos=bos) if isinstance(text, str) else text
         self.check(tokens)
@@ -199,7 +200,7 @@ class Engine:
         caches = self._new_caches()
         unseen = ids
         for _ in range(max_new_tokens):
-            if len(ids) > self.config["context_length"]:  # positions have moved: the cache is of no use
+            if len(ids) > self.config["context_length"]:  # positions have shifted, so the cache is useless
                 caches, unseen = self._new_caches(), ids[-self.config["context_length"] :]
             logits = self._next_logits(unseen, caches)
             if not np.isfinite(logits.max()):
@@ -219,31 +220,33 @@ class Engine:
         return [KeyValueCache() for _ in range(self.config["n_layers"])]
 
     def _next_logits(self, ids: Sequence[int], caches: Sequence[KeyValueCache]) -> Array:
-        """[vocab_size]: what follows the tokens in the caches and `ids`."""
+        """Return the logits [vocab_size] after the tokens in the caches and `ids`."""
         with self.session() as session:
             stream = session.model.stream(session.ids(ids), caches)
             return session.array(session.model.out_head(session.model.final_norm(stream[:, -1:]))[0, 0])
 
     def trace_of(self, tokens: Tokens, streams: Sequence[Array], *, off: Iterable[Part] = ()) -> Trace:
-        """A trace of streams that no run gave, to see what each part of the model makes of them.
+        """Return a trace of streams that come from no run, to see what each part of the model computes from them.
 
-        `streams` are n_layers + 1 times [pos, emb_dim]: before each block, and after the last. `off` as in `run`.
+        `streams` holds n_layers + 1 arrays [pos, emb_dim]: one before each block, and one after the last.
+        `off` is as in `run`.
         """
         off = tuple(off)
         last_logits = self.unembed(streams[-1][-1:])[0]
         return Trace(self, tokens, streams, last_logits, off=off, changes=switched_off(off, self.config))
 
     def unembed(self, stream: NDArray[Any]) -> Array:
-        """The final norm and the output head: [pos, emb_dim] of the stream -> logits [pos, vocab_size]."""
+        """Apply the final norm and the output head: stream [pos, emb_dim] -> logits [pos, vocab_size]."""
         return self.derive(("logits",), None, stream, {})["logits"]
 
     def resume(self, variants: Mapping[Key, NDArray[Any]], changes: Mapping[Key, Change]) -> Array:
-        """The last block's stream at the last position, [variant, emb_dim], for other streams than a run's own.
+        """Return the last block's output at the last position, [variant, emb_dim], for changed residual streams.
 
-        `variants` holds streams [variant, pos, emb_dim] under the place where they take the stream's: `resid_pre`,
-        `resid_mid` or `resid_post` of a layer. The layers that follow are run for all as one batch, with the run's
-        `changes` (see `Trace.changes`); those of deeper places join it, and they come out in that order. Each variant
-        costs a run of these layers: ask for few at a time, and leave out positions that the last one does not see.
+        `variants` maps a place (`resid_pre`, `resid_mid` or `resid_post` of a layer) to the streams
+        [variant, pos, emb_dim] that replace the run's own stream there. The layers that follow run for all variants
+        as one batch, with the run's `changes` (see `Trace.changes`). Variants of deeper places join the batch on the
+        way, and the result keeps that order. Each variant costs a run of these layers, so ask for few at a time, and
+        leave out positions that the last position does not see.
         """
         batch: Tensor | None = None
         with self.session() as session, replace(session.model, changes):
@@ -259,10 +262,10 @@ class Engine:
     def derive(
         self, names: Sequence[str], layer: int | None, source: NDArray[Any], changes: Mapping[Key, Change]
     ) -> Mapping[str, Array]:
-        """Activations of one part of the model, for a trace: runs that part alone, with its run's `changes`.
+        """Return activations of one part of the model for a trace, by running only that part with the run's `changes`.
 
-        `names` lie in the block `layer`, or outside of the blocks. `source` is the stream that the part reads,
-        [pos, emb_dim], or for the embeddings the ids [pos].
+        `names` are activations in block `layer`, or outside the blocks if it is None. `source` is the residual
+        stream that the part reads, [pos, emb_dim], or for the embeddings the token ids [pos].
         """
         wanted: list[Key] = [(name, layer) for name in names]
         with (
@@ -282,10 +285,11 @@ class Engine:
 
     @contextmanager
     def session(self, *, gradients: bool = False) -> Iterator[Session]:
-        """The model, for this thread alone: hooks in it see no other thread's pass.
+        """Lend the model to this thread alone, so that its hooks see no other thread's pass.
 
-        Nobody waits: while one thread has the model, others get modules of their own on the same memory. In inference
-        mode, or with `gradients` of what goes in; the weights keep none. Leave the modules as they were.
+        No thread waits: while one has the model, others get their own modules on the same memory. The session is in
+        inference mode, or with `gradients` records gradients of the inputs; the weights get none. Leave the modules
+        as they were.
         """
         try:
             model = self._free.pop()
@@ -298,7 +302,7 @@ class Engine:
             self._free.append(model)
 
     def modules(self, config: GPTConfig | None = None) -> GPTModel:
-        """The model's modules once more, on the same memory, such as for gradients of the weights."""
+        """Return a second set of the model's modules on the same memory, for example for gradients of the weights."""
         model = model_without_values(config or self.config, tied_head=self.tied_head).eval()
         model.load_state_dict(self._model.state_dict(), assign=True)
         if self.tied_head:
@@ -306,17 +310,17 @@ class Engine:
         return model.requires_grad_(False)
 
     def with_heads(self, n_heads: int) -> "Engine":
-        """An engine with the same weights, in the same memory, cut into another number of heads.
+        """Return an engine with the same weights, in the same memory, split into another number of heads.
 
-        For checkpoints that do not say how many they have. Raises `ConfigError` for a number that does not divide
-        `emb_dim`.
+        This is for checkpoints that do not say how many heads they have. Raises `ConfigError` for a number that does
+        not divide `emb_dim`.
         """
         config = check_config({**self.config, "n_heads": n_heads})
         model = self.modules(config)
         return Engine(model, config, name=self.name, notes=self._notes, path=self.path, device=self.device)
 
     def check(self, tokens: Tokens) -> None:
-        """Raise as `run` does where the model does not take these tokens."""
+        """Raise the same errors as `run` if the model cannot take these tokens."""
         if not tokens.ids:
             raise EmptyTextError
         if len(tokens) > self.config["context_length"]:
@@ -328,7 +332,7 @@ class Engine:
             )
 
     def _arrays(self, session: Session, recorded: Mapping[Key, Tensor]) -> dict[Key, Array]:
-        """Without the batch; joined heads are split into [head, head_dim]."""
+        """Return the activations without the batch axis; joined heads are split into [head, head_dim]."""
         n_heads = self.config["n_heads"]
         return {
             key: session.array(value[0].unflatten(-1, (n_heads, -1)) if ACTIVATIONS[key[0]].by_head else value[0])
@@ -337,7 +341,7 @@ class Engine:
 
 
 def _read_parameter(model: GPTModel, name: str) -> Array:
-    """Read-only; on the CPU it is the model's own memory."""
+    """Return a read-only array; on the CPU it shares the model's memory."""
     array: Array = model.get_parameter(name).detach().float().cpu().numpy().view()
     array.setflags(write=False)
     return array
@@ -350,11 +354,11 @@ def _joined(session: Session, batch: Tensor | None, more: NDArray[Any] | None) -
 
 
 def _batches(batch: Tensor) -> Iterator[slice]:
-    """The rows of [variant, pos, emb_dim] that are run at once."""
+    """Slices of the first axis of [variant, pos, emb_dim], each small enough to run at once."""
     return chunks(len(batch), TOKENS_AT_ONCE // batch.shape[1])
 
 
 def _mean_activation(trace: Trace, name: str, layer: int) -> Array:
-    """Mean over the positions, heads joined: [features]."""
+    """Return an activation's mean over the positions, with heads joined: [features]."""
     mean: Array = trace[name, layer].reshape(len(trace), -1).mean(axis=0)
     return mean

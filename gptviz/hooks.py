@@ -1,6 +1,6 @@
 """The table of activations, and context managers that record or replace them as a model runs.
 
-It knows the course's module names as strings, and no model class.
+This module refers to the course's modules by name and depends on no model class.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,19 +9,19 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-Key = tuple[str, int | None]  # an activation's name, and its layer (None where there is but one)
-Change = Callable[[Tensor], Tensor]  # an activation with its batch -> what takes its place; it must not write into it
+Key = tuple[str, int | None]  # an activation's name and its layer (None if it is not per layer)
+Change = Callable[[Tensor], Tensor]  # activation with batch -> its replacement; must not write to its input
 
 
 class Site(NamedTuple):
-    """Where an activation passes by: into or out of a module."""
+    """Where an activation is found: at the input or output of a module."""
 
     module: str  # its path; {layer} stands for the layer
     side: Literal["input", "output"]
-    by_head: bool = False  # the last axis holds all heads joined, and is to be split
+    by_head: bool = False  # the last axis holds all heads joined and must be split
 
 
-# Names as in TransformerLens, so that its literature reads on; shapes without the batch.
+# The names are those of TransformerLens, so that its literature applies. Shapes are without the batch axis.
 ACTIVATIONS: dict[str, Site] = {
     "embed": Site("tok_emb", "output"),  # [pos, emb_dim]
     "pos_embed": Site("pos_emb", "output"),  # [pos, emb_dim]
@@ -43,25 +43,25 @@ ACTIVATIONS: dict[str, Site] = {
     "final_norm_out": Site("final_norm", "output"),  # [pos, emb_dim]
     "logits": Site("out_head", "output"),  # [pos, vocab_size]
 }
-# Where else a run can be changed: the stream on its way past a sub-layer, and what dropout hands on.
+# Other places where a run can be changed: the stream that passes a sub-layer by, and the output of dropout.
 SWITCHES: dict[str, Site] = {
     "shortcut1": Site("trf_blocks.{layer}.shortcut1", "input"),  # [pos, emb_dim]
     "shortcut2": Site("trf_blocks.{layer}.shortcut2", "input"),  # [pos, emb_dim]
     "drop_emb": Site("drop_emb", "output"),  # [pos, emb_dim]
     "drop_attention": Site("trf_blocks.{layer}.att.dropout", "output"),  # [head, query, key]
-    "drop_shortcut": Site("trf_blocks.{layer}.drop_shortcut", "output"),  # [pos, emb_dim], twice a block
+    "drop_shortcut": Site("trf_blocks.{layer}.drop_shortcut", "output"),  # [pos, emb_dim], twice per block
 }
 PER_LAYER = frozenset(name for name, site in ACTIVATIONS.items() if "{layer}" in site.module)
 
 
 def check_name(name: object) -> None:
-    """Raise a `KeyError` that lists the known names, unless `name` is one."""
+    """Raise a `KeyError` that lists the known names if `name` is an unknown activation."""
     if name not in ACTIVATIONS:
         raise KeyError(f"{name!r} is no activation; known are: {', '.join(ACTIVATIONS)}.")
 
 
 def keys(names: Iterable[str], n_layers: int) -> list[Key]:
-    """Every (name, layer) that `names` stand for in a model with `n_layers` blocks."""
+    """Return every (name, layer) that `names` stand for in a model with `n_layers` blocks."""
     names = list(names)
     for name in names:
         check_name(name)
@@ -69,16 +69,16 @@ def keys(names: Iterable[str], n_layers: int) -> list[Key]:
 
 
 class _HasAllError(Exception):
-    """Ends a forward pass that has nothing more to give."""
+    """Ends a forward pass once all wanted activations are recorded."""
 
 
 @contextmanager
 def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> Iterator[dict[Key, Tensor]]:
-    """While inside, forward passes of `model` fill the dict that this gives: key -> tensor with batch.
+    """Record activations: forward passes of `model` in this block fill the dict that it yields, key -> batched tensor.
 
-    Hooks see every pass through the model, whichever thread makes it: run them in `Engine.session`.
-    They are gone when the block ends, also by an error. With `stop` the block ends as soon as
-    all that is wanted is there: what the model would compute after that is left out.
+    Hooks see every pass through the model, from any thread, so run the passes in `Engine.session`.
+    The hooks are removed when the block ends, also after an error. With `stop` the block ends as
+    soon as everything in `wanted` is recorded, and the model computes nothing after that.
     """
     wanted = list(wanted)
     recorded: dict[Key, Tensor] = {}
@@ -98,10 +98,10 @@ def record(model: nn.Module, wanted: Iterable[Key], *, stop: bool = False) -> It
 
 @contextmanager
 def replace(model: nn.Module, changes: Mapping[Key, Change]) -> Iterator[None]:
-    """While inside, forward passes of `model` go on with what `changes` make of these activations.
+    """Replace activations: forward passes of `model` in this block continue with what `changes` return for them.
 
-    The model's weights are not touched. As with `record`, run them in `Engine.session`. What is
-    recorded inside of this block is what the model went on with.
+    The model's weights are not touched. As with `record`, run the passes in `Engine.session`. A
+    `record` inside this block records the replaced values, with which the model continues.
     """
     handles = []
     try:

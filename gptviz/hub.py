@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub: what is on disk, the download with progress, and the check of what came."""
+"""Weights from the Hugging Face hub: the cache on disk, downloads with progress, and the check of their checksums."""
 
 import hashlib
 import re
@@ -8,18 +8,18 @@ from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all
+Progress = Callable[[int, int], None]  # bytes so far, total bytes
 
 _FILES = ("config.json", "model.safetensors")
 _CHECKSUM = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class DownloadError(RuntimeError):
-    """A model could not be fetched; the message says what happened and what to do."""
+    """A model could not be downloaded; the message says what happened and what to do."""
 
 
 def cached_folder(repo: str) -> Path | None:
-    """Where the repository's model lies on this machine, or None. Never asks the network."""
+    """Return the folder of the repository's model on this machine, or None. Never uses the network."""
     from huggingface_hub import try_to_load_from_cache
 
     found = [try_to_load_from_cache(repo, file) for file in _FILES]
@@ -29,17 +29,17 @@ def cached_folder(repo: str) -> Path | None:
 
 
 def download(repo: str, progress: Progress | None = None) -> Path:
-    """Fetch the repository's model into huggingface_hub's cache; give back its folder there.
+    """Download the repository's model into huggingface_hub's cache and return its folder there.
 
-    `progress` hears of the weights' bytes as they come. A connection that breaks is taken up
-    where it stopped. What came is compared with the checksum that the hub gives, and thrown
-    away when it differs. Raises `DownloadError`.
+    `progress` is called as the bytes of the weights arrive. After a broken connection the download
+    resumes where it stopped. A file that does not match the hub's checksum is removed. Raises
+    `DownloadError`.
     """
     try:
         folders = {_download_file(repo, file, progress).parent for file in _FILES}
     except DownloadError:
         raise
-    except Exception as error:  # the hub's client raises its transport's own classes
+    except Exception as error:  # the hub's client lets its transport's own errors through
         raise DownloadError(_sentence(repo, error)) from error
     if len(folders) > 1:
         raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
@@ -47,7 +47,7 @@ def download(repo: str, progress: Progress | None = None) -> Path:
 
 
 def remove_damaged(repo: str) -> bool:
-    """Remove files of the repository from the cache that are not what was downloaded; whether there were any.
+    """Remove the repository's damaged files from the cache. Return whether there were any.
 
     The cache names each file by its checksum, so this needs no network.
     """
@@ -61,10 +61,10 @@ def remove_damaged(repo: str) -> bool:
 
 
 def look_through_once(folder: Path, look: Callable[[], object]) -> None:
-    """Call `look`, unless the weights in this folder of the cache have stood it before; what it raises comes through.
+    """Call `look`, unless the weights in this cache folder have passed it before. Its errors propagate.
 
-    That they have is remembered by their checksum, which the cache gives as the file's name. Where the cache has no
-    such names or cannot be written, `look` is called each time.
+    Weights that passed are remembered by their checksum, which is the file's name in the cache. If there is no such
+    name, or the cache cannot be written, `look` is called each time.
     """
     checksum = known_checksum(folder / _FILES[-1])
     marker = folder.parents[1] / ".looked-through" / checksum if checksum else None
@@ -78,10 +78,10 @@ def look_through_once(folder: Path, look: Callable[[], object]) -> None:
 
 
 def known_checksum(file: Path) -> str | None:
-    """The checksum that the hub gave for a file (see `checksum_of`), or None. Never asks the network.
+    """Return the checksum that the hub gave for a file (see `checksum_of`), or None. Never uses the network.
 
-    In the cache a file is a link to its content, which is named by it; where `hf download --local-dir` put it, it
-    stands in a file beside it.
+    In the cache, a file is a link to its content, and the content's file name is the checksum. For a file from
+    `hf download --local-dir`, a metadata file in the same folder's `.cache` holds the checksum.
     """
     if file.is_symlink():
         word = file.resolve().name
@@ -103,14 +103,14 @@ def _remove(path: Path) -> None:
 def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    # The repositories are public, so whoever is logged in to the hub on this machine is nobody's business: token=False.
+    # token=False: the repositories are public, so the hub need not know who is logged in on this machine.
     metadata = get_hf_file_metadata(hf_hub_url(repo, file), token=False)
-    # By its branch, not by metadata.commit_hash: the cache then knows which commit the branch is, without a network.
+    # Ask for the branch, not metadata.commit_hash, so that the cache knows the branch's commit without a network.
     tqdm_class = _reporting_to(progress) if progress and file == _FILES[-1] else None
     path = Path(hf_hub_download(repo, file, tqdm_class=tqdm_class, token=False))
     if path.parent.name != metadata.commit_hash:
         raise DownloadError(f"{repo} was changed on the hub while it was downloaded: try again.")
-    # huggingface_hub checks the size alone.
+    # huggingface_hub checks only the size.
     if metadata.etag and checksum_of(path, len(metadata.etag)) != metadata.etag:
         _remove(path)
         raise DownloadError(
@@ -120,7 +120,7 @@ def _download_file(repo: str, file: str, progress: Progress | None) -> Path:
 
 
 def _reporting_to(progress: Progress) -> type[Any]:
-    """A silent progress bar class, as huggingface_hub takes it, that tells `progress` instead."""
+    """Return a silent progress bar class for huggingface_hub that calls `progress` instead."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Reporter(tqdm):
@@ -137,7 +137,7 @@ def _reporting_to(progress: Progress) -> type[Any]:
 
 
 def checksum_of(path: Path, n_digits: int) -> str:
-    """What the hub gives as ETag: the sha256 of a large file, the sha1 of a small one as Git stores it."""
+    """The checksum that the hub gives as ETag: sha256 (64 digits) of a large file, Git's sha1 of a small one."""
     with path.open("rb") as file:
         if n_digits == 64:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Parts of the model that can be switched off, and what takes the place of what they hand on."""
+"""Parts of the model that can be switched off, and what replaces their output."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from torch import Tensor
 from .config import GPTConfig
 from .hooks import Change, Key
 
-# A part's kind -> the activation that it hands on (see `gptviz.hooks`).
+# A part's kind -> the activation that is changed to switch it off (see `gptviz.hooks`).
 _HANDS_ON = {
     "head": "z",
     "attention": "attn_out",
@@ -27,21 +27,24 @@ Mean = Callable[[str, int], NDArray[Any]]  # activation, layer -> its mean over 
 
 
 class Part(NamedTuple):
-    """One part of a block. A head is switched off at z, before the output projection mixes the heads
-    (TransformerLens: `hook_z`); a neuron after its GELU; a shortcut lets only its sub-layer's output through."""
+    """One part of a block.
+
+    A head is switched off at z, before the output projection mixes the heads (TransformerLens: `hook_z`), and a
+    neuron after its GELU. With a shortcut switched off, only its sub-layer's output passes on.
+    """
 
     kind: str  # head, attention, mlp, neuron, shortcut1 (past attention), shortcut2 (past the MLP)
     layer: int
     number: int | None = None  # of the head or neuron
 
     def __str__(self) -> str:
-        """As in `L2H5`, `L2N17`, `L2attention`, `L2mlp`, `L2shortcut1`."""
+        """Return the part's short name, such as `L2H5`, `L2N17`, `L2attention`, `L2mlp` or `L2shortcut1`."""
         letter = next((letter for letter, kind in _LETTERS.items() if kind == self.kind), None)
         return f"L{self.layer}{self.kind}" if letter is None else f"L{self.layer}{letter}{self.number}"
 
     @classmethod
     def parse(cls, word: str) -> "Part":
-        """The part that `str` wrote. Raises `ValueError`."""
+        """Return the part with this short name; the inverse of `str`. Raises `ValueError`."""
         match = _WORD.fullmatch(word)
         if match is None:
             raise ValueError(f"{word!r} is no part of a model: L2H5, L2N17, L2attention, L2mlp and L2shortcut1 are.")
@@ -56,7 +59,7 @@ class Part(NamedTuple):
         return self.kind in _HANDS_ON and self.layer in range(config["n_layers"]) and number_fits
 
     def columns(self, config: GPTConfig) -> slice:
-        """Where the part stands in the last axis of the activation that it hands on, heads joined."""
+        """Return the part's columns in the last axis of its activation, with heads joined."""
         if self.number is None:
             return slice(None)
         width = config["emb_dim"] // config["n_heads"] if self.kind == "head" else 1
@@ -64,10 +67,10 @@ class Part(NamedTuple):
 
 
 def switched_off(parts: Iterable[Part], config: GPTConfig, mean: Mean | None = None) -> dict[Key, Change]:
-    """The changes that switch `parts` off: what each hands on becomes 0 or, with `mean`, its mean.
+    """Return the changes that switch `parts` off: the output of each becomes 0 or, with `mean`, its mean.
 
-    A shortcut has no mean: the stream itself would be in it. Raises `ValueError` for a part
-    that the model does not have.
+    A shortcut always becomes 0, because its mean would contain the stream itself. Raises
+    `ValueError` for a part that the model does not have.
     """
     columns: dict[tuple[str, int], list[slice]] = {}
     for part in parts:
@@ -94,13 +97,13 @@ def _overwrite(columns: list[slice], fill: Tensor | None) -> Change:
 
 
 def dropout(rate: float, seeds: Iterable[tuple[int, int]]) -> Change:
-    """Dropout, as the course has it, with one draw of its own for each (seed, run), the batch's examples in order.
+    """Return dropout as in the course, with a separate draw for each (seed, run), one per example of the batch.
 
-    Each number becomes 0 with probability `rate`, and those that stay are divided by 1 - `rate`, so that
-    the mean over many draws is the number itself (Srivastava et al. 2014). A change that is called
-    several times draws on: make one for each forward pass, and share it among its places.
+    Each number becomes 0 with probability `rate`, and the others are divided by 1 - `rate`, so that
+    the mean over many draws is the number itself (Srivastava et al. 2014). Each call continues the
+    sequence of draws, so make one change per forward pass, and share it among its places.
     """
-    # torch's generator takes 32 bits of a seed: NumPy mixes both numbers into them.
+    # torch's generator uses 32 bits of a seed, so NumPy mixes both numbers into them.
     mixed = [int(np.random.SeedSequence(pair).generate_state(1)[0]) for pair in seeds]
     generators = [torch.Generator().manual_seed(seed) for seed in mixed]
 

@@ -1,4 +1,4 @@
-"""A model by its name or from a path, ready to run texts."""
+"""Loading a model by its name or from a path, ready to run texts."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from .weights import Source, check_finite, check_heads, load_model, read_source,
 
 
 class NotDownloadedError(RuntimeError):
-    """A model of the hub that is not on this machine yet, where downloading was not allowed."""
+    """A hub model is not on this machine yet, and downloading was not allowed."""
 
 
 def load(
@@ -29,11 +29,11 @@ def load(
     """Load a model by its name (see `gptviz.MODELS`) or from a path, ready to run texts.
 
     A path is a folder in Hugging Face form, a safetensors file, or a checkpoint (.pth, .pt,
-    .bin). What a checkpoint of the course does not tell, its `n_heads` and the `lora_scale` of its
-    LoRA layers, may also stand behind the path: `model.pth?n_heads=4`; without a number of heads
-    the engine's `notes` say which was taken. A hub model that is not on this machine is downloaded
-    first; `progress(bytes so far, bytes in all)` hears of it. `seed` is for `untrained`. `device`
-    is CUDA where there is one, else the CPU.
+    .bin). If a checkpoint of the course does not store its `n_heads` or the `lora_scale` of its
+    LoRA layers, they can also follow the path: `model.pth?n_heads=4`. If no number of heads is
+    known, the engine's `notes` say which one was assumed. A hub model that is not on this machine
+    is downloaded first, and `progress(bytes so far, total bytes)` is called meanwhile. `seed` is
+    for `untrained`. `device` defaults to CUDA if available, otherwise the CPU.
 
     Raises `WeightsError`, `gptviz.hub.DownloadError`, or `NotDownloadedError`.
     """

@@ -1,4 +1,4 @@
-"""Tensors by the names that others give them -> the course's names and layout."""
+"""Conversion of tensors from other libraries' names and layouts to the course's."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -36,9 +36,9 @@ _TASK_HEAD = re.compile(r"(score|classifier|qa_outputs)\.(weight|bias)")
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what wraps a model: DDP's `module.`, torch.compile's `_orig_mod.`, `model.`, `transformer.`.
+    """Remove wrappers' prefixes from names: DDP's `module.`, torch.compile's `_orig_mod.`, `model.`, `transformer.`.
 
-    Mask buffers, which are no weights, are left out.
+    Mask buffers are left out, because they are not weights.
     """
     bare: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -60,7 +60,7 @@ def is_gpt2s(tensors: Iterable[str]) -> bool:
 
 
 def from_gpt2_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """GPT-2's own names and layout -> the course's. Tensors are views: nothing is copied."""
+    """Convert GPT-2's own names and layout to the course's. The tensors are views: nothing is copied."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name in _GPT2_NAMES:
@@ -92,10 +92,10 @@ def from_gpt2_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_task_head(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
-    """A classifier's tensors without its head, and the number of its classes; None where it has a next-token head.
+    """Return a classifier's tensors without its head, and its number of classes (None for a next-token model).
 
-    Those are the course's (chapter 6), whose `out_head` has a row a class, and transformers'
-    `GPT2ForSequenceClassification` and its like.
+    Classifiers are the course's (chapter 6), with one row per class in `out_head`, and transformers'
+    `GPT2ForSequenceClassification` and similar classes.
     """
     head, embedding = tensors.get("out_head.weight"), tensors.get("tok_emb.weight")
     if head is not None and embedding is not None and head.dim() == 2 and 10 * len(head) < len(embedding):
@@ -109,10 +109,10 @@ def without_task_head(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], in
 
 
 def with_lora_merged(tensors: dict[str, Tensor], scale: float | None) -> dict[str, Tensor]:
-    """The course's LoRA layers (appendix E) as the matrices that they amount to: weight + scale (A B)^T, in float32.
+    """Merge each of the course's LoRA layers (appendix E) into one matrix: weight + scale (A B)^T, in float32.
 
-    The course's names are `linear.weight` [out, in], `lora.A` [in, rank] and `lora.B` [rank, out]. The factor is no
-    tensor: it is alpha in the book, and alpha / rank in its newer code (Hu et al. 2021).
+    The course's names are `linear.weight` [out, in], `lora.A` [in, rank] and `lora.B` [rank, out]. The scale is not
+    stored as a tensor: it is alpha in the book, and alpha / rank in its newer code (Hu et al. 2021).
     """
     layers = [name.removesuffix(".lora.A") for name in tensors if name.endswith(".lora.A")]
     if not layers:

@@ -21,13 +21,13 @@ class Norm(NamedTuple):
 class Weights:
     """`weights["trf_blocks.0.att.W_query.weight"]` is one parameter; `weights.w_q(0)` is the same split by head.
 
-    The roles carry the names of the literature (Elhage et al. 2021, "A Mathematical Framework for Transformer
-    Circuits"). Their last axis is always the one that the residual stream has, emb_dim. On the CPU all arrays are
+    The roles are named as in the literature (Elhage et al. 2021, "A Mathematical Framework for Transformer
+    Circuits"). The last axis of every matrix is that of the residual stream, emb_dim. On the CPU all arrays are
     views of the model's own memory.
     """
 
     def __init__(self, config: GPTConfig, names: Sequence[str], read: Callable[[str], Array]) -> None:
-        """`names` are the course's; `read` gives the read-only array of one, [out, in] for a matrix."""
+        """`names` are the course's; `read` returns the read-only array for one of them, [out, in] for a matrix."""
         self._config = config
         self._names = tuple(names)
         self._read = read
@@ -51,7 +51,7 @@ class Weights:
 
     @property
     def w_u(self) -> Array:
-        """The output head, one row for each token of the vocabulary: [vocab_size, emb_dim]. It has no bias."""
+        """The output head, one row per token of the vocabulary: [vocab_size, emb_dim]. It has no bias."""
         return self["out_head.weight"]
 
     # --- attention -----------------------------------------------------------------------------
@@ -69,19 +69,19 @@ class Weights:
         return self._by_head(f"trf_blocks.{layer}.att.W_value.weight")
 
     def b_q(self, layer: int) -> Array | None:
-        """The query biases: [head, head_dim], or None in a model without."""
+        """The query biases: [head, head_dim], or None if the model has none."""
         return self._by_head(f"trf_blocks.{layer}.att.W_query.bias") if self._config["qkv_bias"] else None
 
     def b_k(self, layer: int) -> Array | None:
-        """The key biases: [head, head_dim], or None in a model without."""
+        """The key biases: [head, head_dim], or None if the model has none."""
         return self._by_head(f"trf_blocks.{layer}.att.W_key.bias") if self._config["qkv_bias"] else None
 
     def b_v(self, layer: int) -> Array | None:
-        """The value biases: [head, head_dim], or None in a model without."""
+        """The value biases: [head, head_dim], or None if the model has none."""
         return self._by_head(f"trf_blocks.{layer}.att.W_value.bias") if self._config["qkv_bias"] else None
 
     def w_o(self, layer: int) -> Array:
-        """The output projection, one piece for each head: [head, head_dim, emb_dim]. `z @ w_o` is what a head adds."""
+        """The output projection, split by head: [head, head_dim, emb_dim]. A head adds `z @ w_o` to the stream."""
         joined = self[f"trf_blocks.{layer}.att.out_proj.weight"]  # [emb_dim, heads joined]
         return joined.reshape(len(joined), self._config["n_heads"], -1).transpose(1, 2, 0)
 
@@ -92,15 +92,15 @@ class Weights:
     # --- feed-forward network ------------------------------------------------------------------
 
     def w_in(self, layer: int) -> Array:
-        """What each neuron of the MLP reads: [neuron, emb_dim]."""
+        """The input weights of each MLP neuron: [neuron, emb_dim]."""
         return self[f"trf_blocks.{layer}.ff.layers.0.weight"]
 
     def b_in(self, layer: int) -> Array:
-        """The neurons' biases: [neuron]."""
+        """The input bias of each MLP neuron: [neuron]."""
         return self[f"trf_blocks.{layer}.ff.layers.0.bias"]
 
     def w_out(self, layer: int) -> Array:
-        """What each neuron of the MLP writes for an activation of 1: [neuron, emb_dim]."""
+        """The output weights of each MLP neuron, its output for an activation of 1: [neuron, emb_dim]."""
         return self[f"trf_blocks.{layer}.ff.layers.2.weight"].T
 
     def b_out(self, layer: int) -> Array:

@@ -1,8 +1,8 @@
-"""What a PyTorch checkpoint's pickle would do, read off its opcodes: nothing in it is called, and nothing built.
+"""A check of a PyTorch checkpoint's pickle by its opcodes alone: nothing in it is called or built.
 
-`torch.load(weights_only=True)` runs no code of the file, but it calls `bytearray(n)` for any n, and reads as many
-values as there are. Here the opcodes that it takes are followed with a stack of stand-ins, and all is refused that a
-state dict does not need.
+`torch.load(weights_only=True)` runs no code from the file, but it calls `bytearray(n)` for any n, and reads as many
+values as there are. This module follows the opcodes that torch accepts on a stack of placeholders, and refuses
+everything that a state dict does not need.
 """
 
 import pickletools
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-MOST_BYTES = 10_000_000  # of pickles: the tensors' values lie outside
-MOST_OPCODES = 1_000_000  # a GPT-2 XL with its optimizer has a tenth
+MOST_BYTES = 10_000_000  # of pickles; the tensors' values are stored outside them
+MOST_OPCODES = 1_000_000  # a GPT-2 XL with its optimizer has a tenth of this
 _INT32 = 2**31
 
-# Storages -> bytes of one value.
+# Storage class -> bytes per value.
 _STORAGES = {
     "torch.DoubleStorage": 8,
     "torch.FloatStorage": 4,
@@ -52,7 +52,7 @@ _COLLECTING = {
 
 
 class NotPlainError(ValueError):
-    """A pickle that asks for more than a state dict needs; the message says for what."""
+    """A pickle that asks for more than a state dict needs; the message says what that is."""
 
 
 class _Global(NamedTuple):
@@ -65,13 +65,13 @@ class _Storage(NamedTuple):
     item_bytes: int
 
 
-_ORDERED_DICT, _TENSOR, _OTHER = object(), object(), object()  # what is known of a value that was made
+_ORDERED_DICT, _TENSOR, _OTHER = object(), object(), object()  # placeholders for built values, by kind
 
 
 def storage_bytes(pickles: bytes, n_pickles: int) -> dict[str, int]:
-    """The storages that the pickles, one after the other, ask for: key -> bytes.
+    """Return the storages that a sequence of `n_pickles` pickles asks for: key -> bytes.
 
-    Raises `NotPlainError`, and `ValueError`, `LookupError` or `TypeError` where they are damaged.
+    Raises `NotPlainError`, and `ValueError`, `LookupError` or `TypeError` if the pickles are damaged.
     """
     reader = _Reader()
     stream = BytesIO(pickles)
@@ -81,16 +81,16 @@ def storage_bytes(pickles: bytes, n_pickles: int) -> dict[str, int]:
 
 
 class _Reader:
-    """A stack machine for the opcodes that torch's own reader takes."""
+    """A stack machine for the opcodes that torch's own reader accepts."""
 
     def __init__(self) -> None:
         self.storages: dict[str, _Storage] = {}
         self._n_opcodes = 0
 
     def follow(self, stream: BytesIO) -> None:
-        """Go through one pickle."""
+        """Follow the opcodes of one pickle."""
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # what lies under each mark
+        self._below: list[list[Any]] = []  # the stacks below each mark
         self._memo: dict[int, Any] = {}
         for opcode, argument, _ in pickletools.genops(stream):
             self._n_opcodes += 1
@@ -107,7 +107,7 @@ class _Reader:
             self._make(opcode, argument)
 
     def _collect(self, opcode: str) -> None:
-        """Tuples, whose parts are kept, and lists and dicts, whose parts are not."""
+        """Handle opcodes that build collections: tuples keep their items, lists and dicts do not."""
         stack = self._stack
         match opcode:
             case "MARK":
@@ -134,7 +134,7 @@ class _Reader:
                 _check_keys(self._above_mark()[::2])
 
     def _make(self, opcode: str, argument: Any) -> None:
-        """What is named, called or looked up."""
+        """Handle opcodes that name, call or look up an object."""
         stack = self._stack
         match opcode:
             case "GLOBAL":
@@ -148,7 +148,7 @@ class _Reader:
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_made(function, arguments))
-            case "BUILD":  # attributes of what was made: a state dict has a version of its parts
+            case "BUILD":  # attributes of a built object: a state dict has its modules' versions
                 stack.pop()
                 if stack[-1] is not _ORDERED_DICT:
                     raise NotPlainError("attributes of an object")
@@ -188,13 +188,13 @@ def _dtype(name: str) -> torch.dtype | None:
 
 
 def _check_keys(keys: Sequence[Any]) -> None:
-    """Keys whose hash is quick and cannot be made to collide."""
+    """Allow only keys that hash quickly and cannot be made to collide."""
     if not all(isinstance(key, str | bytes) or (isinstance(key, int) and abs(key) < _INT32) for key in keys):
         raise NotPlainError("a dictionary with keys other than words and numbers")
 
 
 def _made(function: Any, arguments: Any) -> object:
-    """What a call gives."""
+    """Return the placeholder for a call's result. Raises `NotPlainError` for a call that is not allowed."""
     name = function.name if isinstance(function, _Global) else None
     match name, arguments:
         case "collections.OrderedDict", ():
@@ -215,7 +215,7 @@ def _made(function: Any, arguments: Any) -> object:
 
 
 def _check_extent(storage: _Storage, item_bytes: int, offset: int, size: Sequence[int], stride: Sequence[int]) -> None:
-    """A tensor must lie within its storage, or torch makes the storage larger."""
+    """Refuse a tensor that extends beyond its storage, because torch would enlarge the storage."""
     if len(size) != len(stride) or min((offset, *size, *stride)) < 0 or item_bytes == 0:
         raise NotPlainError("a tensor of no shape")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))

@@ -1,4 +1,4 @@
-"""What a file says of itself, in a sentence: it may be a megabyte long, or hold signs that break a line."""
+"""Text from a file, made fit for a sentence: it may be a megabyte long or contain characters that break a line."""
 
 import reprlib
 
@@ -9,10 +9,10 @@ _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 3
 
 
 def quoted(value: object) -> str:
-    """A value as Python writes it, cut to a few dozen signs."""
+    """Return a value as Python writes it, cut to a few dozen characters."""
     return _SHORT.repr(value)
 
 
 def named(name: str) -> str:
-    """A name as it is, cut to 78 signs; line breaks and signs that cannot be printed are escaped."""
+    """Return a name cut to 78 characters, with line breaks and unprintable characters escaped."""
     return _SHORT.repr(str(name))[1:-1]

@@ -1,4 +1,4 @@
-"""Text to GPT-2's tokens and back, offline: ids, bytes, and strings fit to show."""
+"""GPT-2's tokenizer, offline: text to tokens and back, with ids, bytes, and strings for display."""
 
 import codecs
 import hashlib
@@ -24,12 +24,12 @@ END_OF_TEXT_ID = 50256
 _WORD_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _LONE_SURROGATE = re.compile("([\ud800-\udfff])")
 _VISIBLE_WHITESPACE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
-# Fillers, variation selectors, blanks: Unicode's Default_Ignorable_Code_Point, but for controls and formats, and the
-# Braille blank.
+# Fillers, variation selectors and blanks: Unicode's Default_Ignorable_Code_Point without control and format
+# characters, plus the Braille blank.
 _DRAWN_AS_NOTHING = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-_WINDOW = 64  # characters in which a word is looked for first: few are longer
+_WINDOW = 64  # characters that are searched first for a word; few words are longer
 
 
 class TokenizerDataError(RuntimeError):
@@ -55,12 +55,12 @@ class Tokens:
 
     @property
     def key(self) -> Hashable:
-        """The ids in few bytes, to find a text's results by."""
+        """The ids as compact bytes, to look up a text's results."""
         return np.array(self.ids, dtype=np.uint32).tobytes()
 
     @cached_property
     def text(self) -> str:
-        """The text that these tokens stand for. A character cut in half at an end shows as U+FFFD."""
+        """The text of these tokens. A character that is cut at either end shows as U+FFFD."""
         raw = b"".join(self.bytes)
         try:
             return raw.decode("utf-8", errors="surrogatepass")
@@ -88,8 +88,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Merge:
-    """One step of byte-pair encoding: the word's pieces after it, and the rank of the merge
-    that led here (lower ranks were learned earlier and go first; None before the first)."""
+    """One step of byte-pair encoding: the word's pieces after a merge, and the rank of that merge.
+
+    Lower ranks were learned earlier and go first. The rank is None before the first merge.
+    """
 
     pieces: tuple[bytes, ...]
     rank: int | None
@@ -103,7 +105,7 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=_WORD_PATTERN, mergeable_ranks=self._ranks, special_tokens={END_OF_TEXT: END_OF_TEXT_ID}
         )
-        # What the pattern does not match, tiktoken drops: this one gives back a text's first word alone.
+        # tiktoken drops what the pattern does not match, so this encoding returns only a text's first word.
         self._first_word = tiktoken.Encoding(
             "first word",
             pat_str=rf"\A(?:{_WORD_PATTERN})",
@@ -113,17 +115,17 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """50,257: 256 bytes, 50,000 merges, and `<|endoftext|>`."""
+        """The number of tokens, 50,257: 256 bytes, 50,000 merges, and `<|endoftext|>`."""
         return self._encoding.n_vocab
 
     def encode(self, text: str, *, bos: bool = False, special: bool = False) -> Tokens:
-        """Cut `text` into tokens.
+        """Split `text` into tokens.
 
         `bos` puts `<|endoftext|>` in front, as GPT-2 saw it between documents. `<|endoftext|>`
-        inside the text is plain text, unless `special` says to read it as the special token.
+        inside the text is plain text, or with `special` the special token.
         """
         ids = [END_OF_TEXT_ID] if bos else []
-        # A lone surrogate is no character, and tiktoken would replace it: its bytes go in one by one.
+        # A lone surrogate is not a character, and tiktoken would replace it, so its bytes are encoded one by one.
         for part in _LONE_SURROGATE.split(text):
             if _LONE_SURROGATE.fullmatch(part):
                 raw = part.encode("utf-8", errors="surrogatepass")
@@ -135,7 +137,7 @@ class Tokenizer:
         return self.tokens(ids)
 
     def tokens(self, ids: Iterable[int]) -> Tokens:
-        """The tokens with these ids. An id past the vocabulary (a model with added tokens) has a made-up name."""
+        """The tokens with these ids. An id past the vocabulary (a model with added tokens) gets a made-up name."""
         ids = tuple(ids)
         return Tokens(ids, tuple(self._bytes(id) for id in ids))
 
@@ -145,11 +147,12 @@ class Tokenizer:
         return f"<id_{id}>".encode()
 
     def words(self, text: str) -> list[str]:
-        """The words that are encoded each on its own; joined, they are the text again.
+        """Split `text` into the words that are encoded separately; joined, they give the text again.
 
-        tiktoken cuts them: by another library's table of Unicode some would not be those that the ids are made of.
+        tiktoken splits them, because with another library's Unicode table some words could differ from those behind
+        the ids.
         """
-        parts = _LONE_SURROGATE.split(text)  # every second one is a surrogate: a word of its own, as in `encode`
+        parts = _LONE_SURROGATE.split(text)  # every second part is a surrogate, a word of its own as in `encode`
         return [
             word
             for part in parts
@@ -161,14 +164,14 @@ class Tokenizer:
         while start < len(text):
             seen = text[start : start + window]
             word = self._first_word.decode(self._first_word.encode_ordinary(seen))
-            if len(word) + 1 >= len(seen) and start + window < len(text):  # what comes next may belong to it
+            if len(word) + 1 >= len(seen) and start + window < len(text):  # the word may go on beyond
                 window *= 2
                 continue
             yield word
             start, window = start + len(word), _WINDOW
 
     def merges(self, word: str) -> list[Merge]:
-        """How one word of `words` is put together, merge by merge, from single bytes to its tokens."""
+        """Return the steps that build one word of `words`, merge by merge, from single bytes to its tokens."""
         pieces = [bytes([byte]) for byte in word.encode("utf-8", errors="surrogatepass")]
         steps = [Merge(tuple(pieces), None)]
         while True:
@@ -183,22 +186,22 @@ class Tokenizer:
 
 @lru_cache(maxsize=1)
 def gpt2_tokenizer() -> Tokenizer:
-    """The one shared tokenizer; it is read-only."""
+    """Return the one shared tokenizer, which is read-only."""
     return Tokenizer()
 
 
 def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
-    """Each id's token as `display` shows it."""
+    """Return the token of each id as `display` shows it."""
     listed: list[Any] = np.asarray(ids).tolist()
     return gpt2_tokenizer().tokens(listed).strings
 
 
 def display(raw: bytes) -> str:
-    """A token's bytes as a string in which everything can be seen.
+    """Return a token's bytes as a string in which everything is visible.
 
-    Space, newline, tab and carriage return become `␣ ↵ ⇥ ␍`; other characters without a
-    picture of their own (controls, joiners, direction marks, fillers) become `<U+202E>`; bytes that
-    are no UTF-8 become `<0xF0>`; a combining mark sits on a dotted circle.
+    Space, newline, tab and carriage return become `␣ ↵ ⇥ ␍`; other invisible characters
+    (controls, joiners, direction marks, fillers) become `<U+202E>`; bytes that are not UTF-8
+    become `<0xF0>`; a leading combining mark sits on a dotted circle.
     """
     text = raw.decode("utf-8", errors="gptviz.show_bytes")
     shown = "".join(_visible(character) for character in text)
@@ -215,7 +218,7 @@ def _visible(character: str) -> str:
 
 
 def _show_bytes(error: UnicodeError) -> tuple[str, int]:
-    """Codec error handler: `<0xF0>` for each byte that is no UTF-8."""
+    """Codec error handler: `<0xF0>` for each byte that is not UTF-8."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     bad = error.object[error.start : error.end]
@@ -236,9 +239,9 @@ def _read_checked(path: Path) -> str:
 
 
 def _ranks_of_bytes(vocab_bpe: str) -> dict[bytes, int]:
-    """Each mergeable byte string's id. The 256 single bytes come first, then one id a merge.
+    """Return the id of each mergeable byte string. The 256 single bytes come first, then one id per merge.
 
-    `vocab.bpe` writes each byte as one visible character: printable ones as themselves, the
+    `vocab.bpe` writes each byte as one visible character: printable bytes as themselves, the
     others as the characters from U+0100 on. The ids of single bytes follow the same order.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -1,4 +1,4 @@
-"""What one run of the model left behind: read-only arrays under well-known names."""
+"""The trace of one run of the model: its activations as read-only arrays under well-known names."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 
-# Quadratic in the text's length, or vocab_size wide: derived one at a time. All else of a
-# block is small, and comes together from one run of that block.
+# Quadratic in the text's length, or vocab_size wide, and so derived one at a time. A block's
+# other activations are small, and are derived together in one run of that block.
 _LARGE = frozenset({"attn_scores", "pattern", "logits"})
 _SMALL_OF_BLOCK = tuple(name for name in ACTIVATIONS if name in PER_LAYER - _LARGE - {"resid_pre", "resid_post"})
 _TOKEN_BYTES = 200  # a token's id, bytes and string, each a Python object
 
 
 class Trace:
-    """One text's run. `trace["embed"]` or `trace["pattern", 3]` is a read-only float32 array.
+    """The run of one text. `trace["embed"]` or `trace["pattern", 3]` is a read-only float32 array.
 
     Only the residual stream at the block borders and the last position's logits are kept;
-    the rest is derived when asked for, and held within a byte budget. Names and shapes are
-    those of `gptviz.hooks.ACTIVATIONS`, without the batch.
+    the rest is derived on demand and held within a byte budget. Names and shapes are those of
+    `gptviz.hooks.ACTIVATIONS`, without the batch axis.
     """
 
     def __init__(
@@ -45,26 +45,27 @@ class Trace:
         *,
         kept: Mapping[Key, Array] | None = None,
         off: "Sequence[Part]" = (),
-        by_mean: bool = False,
+        means_of: Hashable = None,
         changes: Mapping[Key, Change] | None = None,
     ) -> None:
-        """`stream` is the residual stream before each block and after the last: n_layers + 1 times [pos, emb_dim].
+        """`stream` is the residual stream before each block and after the last: n_layers + 1 arrays [pos, emb_dim].
 
-        `off` are the parts that were switched off in the run, to their means if `by_mean` and else to zero, and
-        `changes` are what did it: all that is computed from this trace later is changed in the same way.
+        `off` are the parts that were switched off in the run, set to zero, or to their means in the
+        run whose key is `means_of`.
+        `changes` are the changes that did so; they also apply to everything that is derived from this trace later.
         """
         self.engine = engine
         self.tokens = tokens
         self.config: GPTConfig = engine.config
         self.off = tuple(off)
-        self.by_mean = by_mean
+        self.means_of = means_of
         self.changes = dict(changes or {})
         self._stream = tuple(stream)
         self._last_logits = last_logits
         self._kept = dict(kept or {})
-        # Room for one block's activations, whichever it is: GPT-2 small stays below 10 MB a
-        # trace at 64 tokens and 120 MB at 1,024. The small ones of a block are 17 times its
-        # stream, and the pattern is [head, query, key].
+        # Make room for the activations of any one block. Its small activations take 17 times
+        # its stream, and its pattern is [head, query, key]. A trace of GPT-2 small stays below
+        # 10 MB at 64 tokens, and below 120 MB at 1,024.
         stream_bytes = sum(array.nbytes for array in self._stream)
         block_bytes = 4 * len(tokens) * max(17 * self.config["emb_dim"], self.config["n_heads"] * len(tokens))
         self._derived: ByteCache[Any] = ByteCache(max(2_000_000, int(1.8 * stream_bytes), block_bytes), _bytes_of)
@@ -76,14 +77,14 @@ class Trace:
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes that this trace comes to hold."""
+        """The most bytes that this trace can ever hold."""
         fixed = (*self._stream, self._last_logits, *self._kept.values())
         return sum(array.nbytes for array in fixed) + self._derived.max_bytes + _TOKEN_BYTES * len(self)
 
     @property
     def key(self) -> Hashable:
-        """What was run: the same for two traces of one engine that hold the same numbers."""
-        return self.tokens.key, self.off, self.by_mean
+        """What was run: equal for two traces of one engine that hold the same numbers."""
+        return self.tokens.key, self.off, self.means_of
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -103,7 +104,7 @@ class Trace:
         return self._derived.get((group, layer), lambda: self._derive(group, layer, source))[name]
 
     def _source(self, name: str, layer: int | None) -> NDArray[Any]:
-        """What the part of the model reads in which the activation lies."""
+        """Return the input of the part of the model that contains the activation."""
         if layer is not None:
             return self._stream[layer]
         return np.array(self.tokens.ids) if name in ("embed", "pos_embed") else self._stream[-1]
@@ -123,10 +124,10 @@ class Trace:
         return name, layer
 
     def logits_at(self, positions: int | slice) -> Array:
-        """The logits at one position [vocab_size], or at a slice of positions [pos, vocab_size].
+        """Return the logits at one position [vocab_size], or at a slice of positions [pos, vocab_size].
 
-        `trace["logits"]` is all of them: 200 kB a token, so ask for what you show. Slices are
-        not held; single positions are. Raises `IndexError` past the text's end.
+        `trace["logits"]` is all of them, at 200 kB per token, so ask only for what you show. Slices
+        are not held; single positions are. Raises `IndexError` past the text's end.
         """
         if ("logits", None) in self._kept:
             return self._kept["logits", None][positions]
@@ -139,11 +140,11 @@ class Trace:
         return self._derived.get(("logits", position), lambda: self.unembed(self._stream[-1][row])[0])
 
     def unembed(self, stream: NDArray[Any]) -> Array:
-        """The final norm and the output head: [pos, emb_dim] of any stream -> logits [pos, vocab_size]."""
+        """Apply the final norm and the output head: any stream [pos, emb_dim] -> logits [pos, vocab_size]."""
         return self.engine.unembed(stream)
 
     def resume(self, variants: Mapping[Key, NDArray[Any]]) -> Array:
-        """Run on from other streams than this run's own, with the same parts off: see `Engine.resume`."""
+        """Continue from streams other than this run's own, with the same parts switched off (see `Engine.resume`)."""
         return self.engine.resume(variants, self.changes)
 
     def _derive(self, names: Sequence[str], layer: int | None, source: NDArray[Any]) -> Mapping[str, Array]:
@@ -151,9 +152,9 @@ class Trace:
         return self.engine.derive(names, layer, source, changes)
 
     def top_k(self, position: int = -1, k: int = 10, temperature: float = 1.0) -> pd.DataFrame:
-        """The k most probable next tokens after `position`, one a row, the most probable first.
+        """Return the k most probable next tokens after `position`, one row per token, the most probable first.
 
-        Columns: token (as `display` shows it), id, logit (the model's own, whatever the
+        Columns: token (as `display` shows it), id, logit (the model's own, not divided by the
         temperature), probability (over the whole vocabulary).
         """
         logits = self.logits_at(position)

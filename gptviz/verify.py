@@ -1,7 +1,7 @@
 """Checks that a model computes what GPT-2 computes, and that its weights are those of its file.
 
 Every step of every block is recomputed in float64 from the formulas (`gptviz.analysis.arithmetic`), which share no
-code with the model. For models with a name there are published facts, too.
+code with the model. For named models there are also published facts.
 """
 
 import re
@@ -29,7 +29,7 @@ _CARDS_CHECKSUM = re.compile(r"^\| sha256 \| ([0-9a-f]{64}) \|$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was compared, the figure found, and whether it holds (None: there is nothing to compare with)."""
+    """One check: what was compared, the figure found, and whether it holds (None if nothing can be compared)."""
 
     name: str
     figure: str
@@ -37,9 +37,9 @@ class Check:
 
 
 def checks(engine: Engine) -> list[Check]:
-    """All checks for this model: its file, every step, and what was published about it, where its name is known."""
+    """Return all checks for this model: its file, every step, and published facts if its name is known."""
     tokens = engine.tokenize(TEXT)[: engine.config["context_length"]]
-    trace = engine.run(tokens, keep=ACTIVATIONS)  # all captured in one pass, so that each step reads what the last made
+    trace = engine.run(tokens, keep=ACTIVATIONS)  # in one pass, so that each step reads what the previous one made
     with np.errstate(all="ignore"):  # a broken model's infinities are failed checks, not warnings
         return [
             *_file(engine),
@@ -54,7 +54,7 @@ def checks(engine: Engine) -> list[Check]:
 
 
 def _file(engine: Engine) -> Iterator[Check]:
-    """Whether the file is the published one, and the weights in memory are the file's."""
+    """Check that the file is the published one, and that the weights in memory are the file's."""
     if engine.path is None:
         yield Check("the weights", "come from no file, so there is none to compare them with", None)
         return
@@ -72,7 +72,7 @@ def _file(engine: Engine) -> Iterator[Check]:
 
 
 def _files(path: Path) -> list[Path]:
-    """What a model is read from."""
+    """Return the files that a model is read from."""
     if not path.is_dir():
         return [path]
     config, single = path / "config.json", path / "model.safetensors"
@@ -81,7 +81,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _published_checksum(engine: Engine, file: Path) -> tuple[str | None, str]:
-    """The file's checksum according to the bundled model's card or the hub, where one of them knows it; and which."""
+    """Return the file's published checksum (None if unknown) and its source, the bundled model's card or the hub."""
     model = MODELS.get(engine.name)
     if model is None or model.folder is None:
         return known_checksum(file), "the hub's"
@@ -92,10 +92,10 @@ def _published_checksum(engine: Engine, file: Path) -> tuple[str | None, str]:
 
 
 def _in_memory(engine: Engine, path: Path) -> Check:
-    """Every weight in memory against the file, which is read a second time."""
+    """Compare every weight in memory with the file, which is read a second time."""
     name = "the weights in memory are the file's"
     try:
-        # The bundled and the hub's files stay as they are, so they are mapped: no second copy is made.
+        # The bundled files and the hub's do not change, so they are mapped, which avoids a second copy.
         checkpoint = read_checkpoint(path, n_heads=engine.config["n_heads"], mapped=engine.name in MODELS)
     except WeightsError as error:
         return Check(name, f"the file cannot be read a second time ({error})", False)
@@ -121,18 +121,18 @@ def _is_weight(engine: Engine, name: str, values: ArrayLike) -> bool:
 
 
 def _steps(engine: Engine, trace: Trace) -> Iterator[Check]:
-    """Every step of every layer, recomputed in float64."""
+    """Check every step of every layer by recomputing it in float64."""
     for step in arithmetic.STEPS.values():
         layers = range(engine.config["n_layers"]) if step.in_block else [None]
         yield _step(step.title, (arithmetic.check(trace, step, layer) for layer in layers))
 
 
 def _small_streams(engine: Engine, trace: Trace) -> Iterator[Check]:
-    """Every norm on streams so small that its eps counts; in a run's own, an error in it may be lost in rounding."""
+    """Check every norm on streams so small that its eps matters; in a run's own streams, rounding may hide an error."""
     layers = range(engine.config["n_layers"])
     streams = [*(trace["resid_pre", layer] for layer in layers), trace["resid_post", layers[-1]]]
     small = [np.float32(1e-3) * stream / stream.std(axis=-1, keepdims=True) for stream in streams]
-    # Without attention, the second norm reads the small stream, too.
+    # Without attention, the second norm reads the small stream too.
     probe = engine.trace_of(trace.tokens, small, off=[Part("attention", layer) for layer in layers])
     for key in ("norm1", "norm2", "final_norm"):
         step = arithmetic.STEPS[key]
@@ -143,7 +143,7 @@ def _small_streams(engine: Engine, trace: Trace) -> Iterator[Check]:
 def _step(title: str, found: Iterable[arithmetic.StepCheck]) -> Check:
     by_layer = list(found)
     shares = [one.share for one in by_layer]
-    worst = int(np.argmax(shares))  # a NaN is the largest
+    worst = int(np.argmax(shares))  # argmax treats NaN as the largest
     n_cells = sum(one.n_cells for one in by_layer)
     if all(one.passed for one in by_layer):
         return Check(title, f"{n_cells:,} cells, the worst with {shares[worst]:.0%} of what float32 allows", True)
@@ -157,14 +157,14 @@ def _step(title: str, found: Iterable[arithmetic.StepCheck]) -> Check:
 
 
 def _whole_run(engine: Engine, trace: Trace) -> Iterator[Check]:
-    """What lies between the steps: the embeddings, the last logits, and generation with its cache."""
+    """Check what lies between the steps: embeddings, fused attention, the last logits, and generation with a cache."""
     ids = list(trace.tokens.ids)
     yield _close(
         "the embeddings are the tokens' and the positions' own, and their sum enters the first block",
         np.stack((trace["embed"], trace["pos_embed"], trace["resid_pre", 0])),
         np.stack(_embeddings(engine, ids)),
     )
-    fused = engine.run(trace.tokens)  # nobody listens inside of attention, so it is PyTorch's kernel that computes it
+    fused = engine.run(trace.tokens)  # no hooks inside attention, so PyTorch's fused kernel computes it
     layers = range(engine.config["n_layers"])
     yield _close(
         "PyTorch's fused attention finds what attention step by step does",
@@ -186,7 +186,7 @@ def _embeddings(engine: Engine, ids: list[int]) -> tuple[ArrayLike, ArrayLike, A
 
 
 def _generation(engine: Engine, trace: Trace) -> Check:
-    """Three tokens from the key-value cache against a whole run each."""
+    """Compare three tokens from the key-value cache with a full run for each."""
     tokens = trace.tokens[: max(1, engine.config["context_length"] - 3)]
     n_new = min(3, engine.config["context_length"] - len(tokens))
     temperature = max(1.0, float(trace.logits_at(-1).std()))  # so that no token is certain
@@ -215,7 +215,7 @@ def _nothing(_engine: Engine) -> Iterator[Check]:
 
 
 def _gpt2(engine: Engine) -> Iterator[Check]:
-    """OpenAI's GPT-2 small, held against figures that other libraries test themselves with."""
+    """Check OpenAI's GPT-2 small against figures from other libraries' tests."""
     n_parameters = engine.n_parameters
     yield Check("124,439,808 parameters", f"{n_parameters:,}", n_parameters == 124_439_808)
 
@@ -258,7 +258,7 @@ def _gpt2(engine: Engine) -> Iterator[Check]:
 
 
 def _story_gpt(engine: Engine) -> Iterator[Check]:
-    """The bundled model, held against its card."""
+    """Check the bundled model against its card."""
     n_parameters = engine.n_parameters
     yield Check("12,364,608 parameters", f"{n_parameters:,}", n_parameters == 12_364_608)
     published = {" little": 0.235, " big": 0.050, " small": 0.032, " great": 0.032, " boy": 0.032}
@@ -277,7 +277,7 @@ _PUBLISHED = {"gpt2": _gpt2, "story-gpt": _story_gpt}
 
 
 def _mean_loss(trace: Trace) -> float:
-    """Mean over the text's tokens, but for the first, of -log p in nats."""
+    """Return the mean of -log p over all tokens of the text except the first, in nats."""
     log_probabilities = log_softmax(trace.logits_at(slice(0, -1)))
     following = np.array(trace.tokens.ids[1:])
     return float(-log_probabilities[np.arange(len(following)), following].mean())

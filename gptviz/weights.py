@@ -1,4 +1,4 @@
-"""Weights on disk -> a GPTModel: what a model's path may say, its config, and strict checks of its tensors."""
+"""Building a GPTModel from weights on disk: options in the path, the config, and strict checks of the tensors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,31 +17,32 @@ from .model import DummyGPTModel, GPTModel
 from .naming import from_gpt2_names, is_gpt2s, with_lora_merged, without_task_head, without_wrappers
 from .quote import named, quoted
 
-HEAD_DIM = 64  # of every published GPT-2; taken where a checkpoint does not say how many heads it has
+HEAD_DIM = 64  # of every published GPT-2; assumed if a checkpoint does not say how many heads it has
 _GIVE_HEADS = "add it to the path, model.pth?n_heads=4, or load it with gptviz.load(path, n_heads=4)"
 
 
 class Checkpoint(NamedTuple):
-    """What a file or folder holds, under the course's names."""
+    """The contents of a file or folder, under the course's names."""
 
     config: GPTConfig
     tensors: dict[str, Tensor]
     tied_head: bool
-    notes: tuple[str, ...] = ()  # what is not as one would expect, in sentences
+    notes: tuple[str, ...] = ()  # what the user would not expect, in whole sentences
     n_heads_guessed: bool = False
 
 
 def load_model(
     path: Path, *, n_heads: int | None = None, lora_scale: float | None = None, mapped: bool = False
 ) -> tuple[GPTModel, Checkpoint]:
-    """Build the model that `path` holds, in evaluation mode, in float32.
+    """Build the model that `path` holds, in evaluation mode and float32.
 
     `path` is a folder in Hugging Face form (config.json, model.safetensors or its shards), a
     safetensors file or `.bin` of such a folder, or a checkpoint of the course (`.pth`, `.pt`).
-    `n_heads` and `lora_scale`, the factor of its LoRA layers, are for checkpoints that do not tell.
-    The file is read and looked through: a training run may overwrite it while the model is in use,
-    and may have gone wrong. With `mapped` safetensors are memory-mapped and not looked through, which
-    takes no time: for files that stay as they are, such as the hub's cache. Raises `WeightsError`.
+    `n_heads` and `lora_scale`, the factor of its LoRA layers, are for checkpoints that do not store them.
+    The file is read into memory and checked for NaN and infinity, because a training run may overwrite
+    it while the model is in use, and may have gone wrong. With `mapped`, safetensors are memory-mapped
+    and not checked, which takes no time. Use it for files that do not change, such as the hub's cache.
+    Raises `WeightsError`.
     """
     checkpoint = read_checkpoint(path, n_heads=n_heads, lora_scale=lora_scale, mapped=mapped)
     model = model_without_values(checkpoint.config, tied_head=checkpoint.tied_head)
@@ -60,7 +61,7 @@ def load_model(
 
 
 class _SkipInitialValues(TorchFunctionMode):
-    """Leaves new parameters as they are. On the meta device PyTorch's own initialisers load its compiler: a second."""
+    """Skips PyTorch's initialisers, because on the meta device they load its compiler, which is slow."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,21 +72,23 @@ class _SkipInitialValues(TorchFunctionMode):
 
 @contextmanager
 def _shapes_only() -> Iterator[None]:
-    """Models built in here have shapes and no memory: their values come afterwards."""
+    """Build models in this block with shapes but without memory; their values come afterwards."""
     with torch.device("meta"), _SkipInitialValues():
         yield
 
 
 def model_without_values(config: GPTConfig, *, tied_head: bool) -> GPTModel:
-    """A model of this shape that has no memory for its weights: they are put in afterwards."""
+    """Return a model of this shape without memory for its weights, which are put in afterwards."""
     with _shapes_only():
         return GPTModel(config, tied_head=tied_head)
 
 
 def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> GPTModel:
-    """A model with random weights, as GPT-2 was initialised (Radford et al. 2019, section 2.3):
-    normal with standard deviation 0.02, the layers that write into the stream smaller by
-    sqrt(2 n_layers), biases zero."""
+    """Return a model with random weights, initialised as GPT-2 was (Radford et al. 2019, section 2.3).
+
+    Weights are normal with standard deviation 0.02, divided by sqrt(2 n_layers) in the layers that
+    write into the residual stream. Biases are zero.
+    """
     check_memory(4 * parameter_count(config, tied_head=tied_head))
     model = model_without_values(config, tied_head=tied_head).to_empty(device="cpu")
     if tied_head:
@@ -105,8 +108,10 @@ def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> 
 
 
 def dummy_model(config: GPTConfig, seed: int) -> DummyGPTModel:
-    """The course's skeleton with PyTorch's own random start: embeddings standard normal, the head
-    uniform within 1 / sqrt(emb_dim)."""
+    """Return the course's skeleton with PyTorch's default random initialisation.
+
+    The embeddings are standard normal, and the output head is uniform within 1 / sqrt(emb_dim).
+    """
     with _shapes_only():
         model = DummyGPTModel(config)
     model = model.to_empty(device="cpu")
@@ -126,7 +131,7 @@ _OPTIONS = {"n_heads": "[1-9][0-9]{0,8}", "lora_scale": r"-?[0-9]{1,9}(\.[0-9]{1
 
 
 class Source(NamedTuple):
-    """Where a model lies, and what its file does not tell."""
+    """The path of a model, and what its file does not store."""
 
     path: Path
     n_heads: int | None = None
@@ -134,9 +139,9 @@ class Source(NamedTuple):
 
 
 def read_source(word: str) -> Source:
-    """A path, perhaps with options behind: `model.pth?n_heads=4&lora_scale=0.5`.
+    """Parse a path that may end in options: `model.pth?n_heads=4&lora_scale=0.5`.
 
-    A file whose own name looks so is taken by its name. Raises `WeightsError` for other options.
+    If there is a file of that full name, the whole is its path. Raises `WeightsError` for other options.
     """
     name, options = split_options(word)
     found = dict(option.split("=", 1) for option in options.split("&") if option)
@@ -150,7 +155,7 @@ def read_source(word: str) -> Source:
 
 
 def split_options(word: str) -> tuple[str, str]:
-    """The path, and the options as they stand behind its question mark."""
+    """Return the path, and the text of the options after its question mark."""
     match = re.fullmatch(r"(.+)\?((?:&?\w+=[^&?/]*)+)", word, re.DOTALL)
     return (match[1], match[2]) if match and not exists(Path(word)) else (word, "")
 
@@ -158,7 +163,7 @@ def split_options(word: str) -> tuple[str, str]:
 def read_checkpoint(
     path: Path, *, n_heads: int | None = None, lora_scale: float | None = None, mapped: bool = False
 ) -> Checkpoint:
-    """Read `path` without building the model; see `load_model`. Tensors keep their stored type."""
+    """Read `path` without building the model (see `load_model`). Tensors keep their stored dtype."""
     stored = read_stored(path, mapped=mapped)
     tensors = without_wrappers(stored.tensors)
     _check_plain(tensors)
@@ -215,17 +220,17 @@ def _same(head: Tensor, embedding: Tensor | None) -> bool:
 
 
 def is_hugging_face(stored: Mapping[str, Any]) -> bool:
-    """Whether a stored config is one of transformers', and not one of the course's."""
+    """Whether a stored config is in transformers' format, not the course's."""
     return bool({"model_type", "n_head", "n_embd"} & stored.keys())
 
 
 def config_from_hugging_face(
     stored: Mapping[str, Any], tensors: Mapping[str, Tensor], n_heads: int | None
 ) -> GPTConfig:
-    """A Hugging Face config.json -> the course's config; sizes that it lacks are read off the tensors.
+    """Convert a Hugging Face config.json to the course's config, with missing sizes read off the tensors.
 
-    What would make the model compute something other than GPT-2 is refused. `reorder_and_upcast_attn`
-    is not: in float32 it is the same computation.
+    Options that would make the model compute something other than GPT-2 are refused.
+    `reorder_and_upcast_attn` is accepted, because in float32 it is the same computation.
     """
     if (kind := stored.get("model_type", "gpt2")) != "gpt2":
         raise WeightsError(f"This is a {quoted(kind)} model, and gptviz shows GPT-2: choose another.")
@@ -261,10 +266,10 @@ def config_from_hugging_face(
 def config_from_tensors(
     tensors: Mapping[str, Tensor], stored: Mapping[str, Any] | None, n_heads: int | None
 ) -> tuple[GPTConfig, bool]:
-    """Read the config off the shapes. Also gives whether the number of heads is a guess.
+    """Read the config off the tensors' shapes. Also return whether the number of heads is a guess.
 
-    Shapes do not tell the number of heads nor the drop rate: they come from `n_heads` or a
-    stored course config, or are taken as in the published models (64 dimensions a head, 0.1).
+    Shapes do not determine the number of heads or the drop rate. These come from `n_heads` or a
+    stored course config, or are assumed as in the published models (64 dimensions per head, 0.1).
     """
     for name in ("tok_emb.weight", "pos_emb.weight"):
         if name not in tensors or tensors[name].dim() != 2:
@@ -286,7 +291,7 @@ def config_from_tensors(
         "drop_rate": stored.get("drop_rate", 0.1),
         "qkv_bias": "trf_blocks.0.att.W_query.bias" in tensors,
     }
-    # Where a stored config and the tensors differ, `check_tensors` names the tensors.
+    # If a stored config and the tensors differ, `check_tensors` names the tensors.
     config |= {name: value for name, value in stored.items() if name in config and name != "n_heads"}
     return check_config(config), is_guess
 
@@ -295,7 +300,7 @@ _SIZES = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim"
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """What the shapes tell, under the course's names of `_SIZES`."""
+    """Return the sizes that the shapes determine, under the course's names in `_SIZES`."""
     layers = {match[1] for name in tensors if (match := re.match(r"trf_blocks\.([0-9]+)\.", name))}
     sizes = {"n_layers": len(layers)}
     for name, key in (("tok_emb.weight", "vocab_size"), ("pos_emb.weight", "context_length")):
@@ -308,13 +313,13 @@ def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def check_heads(known: object, asked: int | None) -> None:
-    """Raise `WeightsError` if a number of heads is asked for, and the model is known to have another."""
+    """Raise `WeightsError` if a number of heads is asked for and differs from the model's known number."""
     if asked is not None and asked != known:
         raise WeightsError(f"The model has {quoted(known)} heads by its own configuration, not {asked}: leave it out.")
 
 
 def _check_plain(tensors: Mapping[str, Tensor]) -> None:
-    """No tensor is of a kind that cannot be computed with, nor claims more numbers than are there."""
+    """Refuse tensors that cannot be computed with, or that claim more numbers than the file holds."""
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.is_floating_point():
             raise WeightsError(f"The tensor {named(name)} does not hold plain floating-point numbers: save it again.")
@@ -323,10 +328,11 @@ def _check_plain(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_size(config: GPTConfig, tied_head: bool, tensors: Mapping[str, Tensor]) -> None:
-    """A few bytes of configuration can ask for any size: hold it against the file before it is built."""
+    """Compare the configured size with the file before building, because a few bytes can ask for any size."""
     wanted = parameter_count(config, tied_head=tied_head)
     held = sum(tensor.numel() for tensor in tensors.values())
-    # Nearer to it, `check_tensors` names what is missing. Of narrow blocks there could be many more than tensors.
+    # For smaller differences, `check_tensors` names what is missing. Narrow blocks have few parameters, so the
+    # number of blocks is also checked.
     if wanted > 10 * held or config["n_layers"] > len(tensors):
         raise WeightsError(
             f"The configuration asks for {wanted:,} parameters, and the file holds {held:,}: "
@@ -335,9 +341,9 @@ def _check_size(config: GPTConfig, tied_head: bool, tensors: Mapping[str, Tensor
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise `WeightsError` if a weight is NaN or infinite: every number that the model gives would be none."""
+    """Raise `WeightsError` if a weight is NaN or infinite, because it would spoil everything the model computes."""
     for name, tensor in tensors.items():
-        if not all(end.isfinite() for end in tensor.aminmax()):  # NaN wins in both; no copy is made
+        if not all(end.isfinite() for end in tensor.aminmax()):  # aminmax propagates NaN and makes no copy
             n_broken = int((~tensor.isfinite()).sum())
             raise WeightsError(
                 f"The weights are broken: {n_broken:,} of the {tensor.numel():,} values of {named(name)} are NaN "
@@ -365,7 +371,7 @@ class _Difference:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], model: GPTModel) -> None:
-    """Raise `WeightsError`, naming them, if tensors that `model` needs are missing, extra, or wrongly shaped."""
+    """Raise a `WeightsError` that names the tensors that are missing, extra, or wrongly shaped for `model`."""
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     difference = _Difference(

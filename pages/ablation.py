@@ -22,7 +22,7 @@ from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.settings import Replacement
 from gptviz.ui.view import View
 
-WINDOW = 6  # positions of each of the two lenses
+WINDOW = 6  # positions that each of the two lenses shows
 COLUMNS = {"attention": "attention", "mlp": "MLP", "shortcut1": "shortcut 1", "shortcut2": "shortcut 2"}
 ALL = {"attention": ("attention",), "MLPs": ("mlp",), "shortcuts": ("shortcut1", "shortcut2")}
 SIDES = ("before", "after")
@@ -42,7 +42,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_ablation(view: View) -> None:
-    """What is off, and everything that follows from it."""
+    """Draw the switches and everything that depends on them."""
     off = state.parts_off(view.config)
     board_column, list_column = st.columns([3, 2], gap="large")
     with board_column:
@@ -66,12 +66,12 @@ def show_ablation(view: View) -> None:
 
 
 def side(view: View, off: tuple[Part, ...], replacement: str, which: str) -> Trace:
-    """The run before, with everything on, or after."""
+    """Return the trace of one side: before, with everything on, or after."""
     return view.trace(off, by_mean=replacement == Replacement.MEAN) if which == "after" else view.trace()
 
 
 def parts_of(words: list[str]) -> tuple[Part, ...]:
-    """The parts that the setting names."""
+    """Return the parts that the setting names."""
     return tuple(map(Part.parse, words))
 
 
@@ -80,7 +80,7 @@ def parts_of(words: list[str]) -> tuple[Part, ...]:
 
 @picture("board", "Every part as a switch", settings.OFF)
 def switch_board(view: View, off: list[str]) -> Chart:
-    """Heads, attention, MLP and shortcuts of every layer."""
+    """The switches: heads, attention, MLP and shortcuts of every layer."""
     columns = [str(head) for head in range(view.config["n_heads"])] + list(COLUMNS.values())
     return Chart(
         partial(charts.switch_board, parts(view.config), columns, off),
@@ -89,7 +89,7 @@ def switch_board(view: View, off: list[str]) -> Chart:
 
 
 def parts(config: GPTConfig) -> NDArray[np.str_]:
-    """The names of the parts on the board: [layer, column]."""
+    """Return the names of the parts on the board: [layer, column]."""
     return np.array(
         [
             [str(Part("head", layer, head)) for head in range(config["n_heads"])]
@@ -114,7 +114,7 @@ def switch_all(n_layers: int, kinds: tuple[str, ...]) -> None:
 
 
 def show_choices(view: View, off: tuple[Part, ...]) -> str:
-    """The same by keyboard, neurons, whole columns; gives what takes the parts' place."""
+    """Draw the switches for the keyboard, for neurons and for whole columns. Return what replaces the parts."""
     neurons = [str(part) for part in off if part.kind == "neuron"]
     widgets.several(
         st.multiselect,
@@ -142,7 +142,7 @@ def show_choices(view: View, off: tuple[Part, ...]) -> str:
 
 
 def show_neuron_switch(view: View) -> None:
-    """Pick any neuron, and switch it."""
+    """Draw the pickers for any neuron, and its switch."""
     layer = widgets.number(st.container(), settings.NEURON_LAYER, "Layer", 0, view.config["n_layers"] - 1)
     number = widgets.number(st.container(), settings.NEURON, "Neuron", 0, 4 * view.config["emb_dim"] - 1)
     word = str(Part("neuron", layer, number))
@@ -154,7 +154,7 @@ def show_neuron_switch(view: View) -> None:
 
 
 def show_figures(view: View, before: Trace, after: Trace, token: int) -> None:
-    """Divergence and mean loss."""
+    """Show the divergence and the mean loss of both runs."""
     losses = [view.computed(prediction_table, trace)["surprisal_nats"].mean() for trace in (before, after)]
     first, second, third = st.columns(3)
     first.metric(
@@ -175,7 +175,7 @@ def show_figures(view: View, before: Trace, after: Trace, token: int) -> None:
 
 
 def changed(difference: float) -> str | None:
-    """A difference for people; none where it rounds to 0."""
+    """Return a difference as text, or None if it rounds to 0."""
     shown = f"{difference:+.3f}"
     return None if float(shown) == 0 else shown
 
@@ -191,7 +191,7 @@ def before_after(view: View, off: list[str], replacement: str, token: int) -> Ch
 
 
 def show_token_changes(view: View) -> None:
-    """What every token of the text lost."""
+    """Show how much every token's log-probability changed."""
     st.subheader("Every token of the text")
     if not show_picture(token_changes, view):
         st.caption("One token alone was not foreseen by anything: add a second.")
@@ -201,7 +201,7 @@ def show_token_changes(view: View) -> None:
 
 @picture("token-changes", "What every token lost", settings.OFF, settings.REPLACEMENT)
 def token_changes(view: View, off: list[str], replacement: str) -> Chart | None:
-    """The change of every token's log-probability; none for one token alone."""
+    """The change of every token's log-probability, in nats; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     before, after = (
@@ -215,7 +215,7 @@ def token_changes(view: View, off: list[str], replacement: str) -> Chart | None:
 
 
 def show_lenses(view: View, token: int) -> None:
-    """The logit lens before and after."""
+    """Show the logit lens before and after."""
     st.subheader("Logit lens, before and after")
     for column, which in zip(st.columns(2), SIDES, strict=True):
         with column:
@@ -231,7 +231,7 @@ def show_lenses(view: View, token: int) -> None:
     "ablation-lens", "Logit lens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN, variants=SIDES
 )
 def lens(view: View, off: list[str], replacement: str, token: int, variant: str) -> Chart:
-    """The most probable token at every depth, of one of the two runs."""
+    """The most probable token at every depth, for one of the two runs."""
     window = lens_window(view, token)
     found = view.computed(logit_lens, side(view, parts_of(off), replacement, variant), positions=window)
     return Chart(
@@ -241,6 +241,6 @@ def lens(view: View, off: list[str], replacement: str, token: int, variant: str)
 
 
 def lens_window(view: View, token: int) -> slice:
-    """The positions that the lenses show: the last of them is the chosen one."""
+    """Return the positions that the lenses show. The last one is the chosen one, where the text allows."""
     first = max(0, min(token - WINDOW + 1, len(view.tokens) - WINDOW))
     return slice(first, first + WINDOW)

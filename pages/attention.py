@@ -25,8 +25,8 @@ from gptviz.ui.settings import AttentionView, HeadScore, Reading
 from gptviz.ui.tables import tables
 from gptviz.ui.view import View
 
-CELLS_SHOWN = 512  # of the map's side: a million cells of 1,024 tokens keep a browser busy for seconds
-LINES_SHOWN = 40  # tokens: a longer text shows a window around the chosen one
+CELLS_SHOWN = 512  # on each side of the map: the million cells of 1,024 tokens keep a browser busy for seconds
+LINES_SHOWN = 40  # tokens; for a longer text, a window around the chosen one
 RANDOM_TOKENS = 50
 VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Head finder"}
 READINGS = {
@@ -92,7 +92,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_head(view: View) -> None:
-    """The pickers, the two pictures, and the chosen token's tables: all that changes with another head."""
+    """Draw the pickers, the two pictures and the chosen token's tables: everything that depends on the head."""
     layer_column, head_column, token_column, reading_column = st.columns([1, 1, 2, 2])
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings)
@@ -118,7 +118,7 @@ def show_head(view: View) -> None:
 
 @picture("attention-map", "One head's attention", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING)
 def attention_map(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
-    """The heat map of one head in a reading."""
+    """One head's heat map, in a reading."""
     values = read(view, reading, layer, head)
     alt = f"{READINGS[Reading(reading)][0]} of head {head} in layer {layer}: queries down, keys across."
     if reading == Reading.SCORES:
@@ -151,7 +151,7 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
     "attention-lines", "One head's attention as lines", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING
 )
 def attention_lines(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
-    """The same as lines; of a long text a window."""
+    """One head's attention as lines; for a long text, only a window of it."""
     own = reading in (Reading.WITHOUT_FIRST, Reading.ROLLOUT)
     pattern = read(view, reading if own else Reading.WEIGHTS, layer, head)
     first = first_line(len(view.tokens), token)
@@ -169,7 +169,7 @@ def attention_lines(view: View, layer: int, head: int, token: int, reading: str)
 
 
 def read(view: View, reading: str, layer: int, head: int) -> Array:
-    """A head's pattern in a reading: [query, key]."""
+    """Return a head's pattern in a reading: [query, key]."""
     trace = view.trace()
     match Reading(reading):
         case Reading.WEIGHTS:
@@ -188,24 +188,24 @@ def read(view: View, reading: str, layer: int, head: int) -> Array:
 
 
 def cells_per_side(n_tokens: int) -> int:
-    """How many tokens share a cell of the map, on each side."""
+    """Return how many tokens share a cell of the map, on each side."""
     return -(-n_tokens // CELLS_SHOWN)
 
 
 def first_line(n_tokens: int, token: int) -> int:
-    """Where the window of the lines begins."""
+    """Return the first position in the window of the lines."""
     return max(0, min(token - LINES_SHOWN // 2, n_tokens - LINES_SHOWN))
 
 
 def choose_clicked_token(n_tokens: int) -> None:
-    """Choose the token of the line view that was clicked."""
+    """Choose the token that was clicked in the line view."""
     position = state.clicked(attention_lines.key)
     if position is not None:
         state.choose_position(int(position), n_tokens)
 
 
 def show_chosen(view: View, layer: int, head: int, token: int) -> None:
-    """What the chosen token attends to, what attends to it, and the head's OV side: what looking at it would write."""
+    """Show what the chosen token attends to, what attends to it, and what the head would write from it (OV circuit)."""
     trace = view.trace()
     pattern = trace["pattern", layer][head]
     scale = float(frozen_scale(trace["resid_post", view.config["n_layers"] - 1][token]))
@@ -226,7 +226,7 @@ def show_chosen(view: View, layer: int, head: int, token: int) -> None:
 
 
 def show_sink() -> None:
-    """Three sentences on the attention sink, and the switch that shows it."""
+    """Explain the attention sink, with the switch that shows it."""
     with st.expander("Why does so much attention go to the first token?"):
         st.markdown(
             "The weights of a row must sum to 1, also when a head finds nothing to gather. Training made the first "
@@ -244,7 +244,7 @@ def show_sink() -> None:
 
 @fragment
 def show_all(view: View) -> None:
-    """Every head as a small map."""
+    """Show every head as a small map."""
     n_all = view.config["n_layers"] * view.config["n_heads"]
     factor = tile_factor(view)
     st.markdown(f"All **{n_all} heads** of the model on this text. Click one to open it.")
@@ -267,7 +267,7 @@ def all_heads(view: View, layer: int, head: int) -> Chart:
 
 
 def tile_factor(view: View) -> int:
-    """How many tokens share a pixel, on each side."""
+    """Return how many tokens share a pixel, on each side."""
     return pool_factor(len(view.tokens), view.config["n_layers"], view.config["n_heads"])
 
 
@@ -292,7 +292,7 @@ def leave_for_head() -> None:
 
 @fragment
 def show_finder(view: View) -> None:
-    """Heads by what they do, beside what they cause."""
+    """Show the heads by what they do, beside what they cause."""
     with st.spinner("Scoring every head…"):
         scores = all_scores(view)
     does_column, causes_column = st.columns(2, gap="large")
@@ -316,7 +316,7 @@ def show_finder(view: View) -> None:
 
 
 def all_scores(view: View) -> pd.DataFrame:
-    """Every head's scores on this text, and its induction score on a repeated random sequence."""
+    """Return every head's scores on this text, and its induction score on a repeated random sequence."""
     n_random = min(RANDOM_TOKENS, view.config["context_length"] // 2)
     random = View(view.model_name, view.engine.tokenizer.tokens(repeated_random_ids(n_random)))
     scores, on_random = (side.computed(all_head_scores, side.trace()) for side in (view, random))
@@ -325,7 +325,7 @@ def all_scores(view: View) -> pd.DataFrame:
 
 @picture("scores", "Heads by what they do", settings.LAYER, settings.HEAD, settings.HEAD_SCORE)
 def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
-    """One score of every head; none where the text has no token to score."""
+    """One score of every head; None if the text has no token to score."""
     values = all_scores(view)[kind].to_numpy().reshape(view.config["n_layers"], view.config["n_heads"])
     if np.isnan(values).all():
         return None
@@ -338,7 +338,7 @@ def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
 
 
 def show_causes(view: View) -> None:
-    """What happens without each head: measured when asked for."""
+    """Show what happens without each head, measured only on demand."""
     st.subheader("What they cause")
     position = widgets.position(st.container(), view.strings, "After token")
     token = foreseen_token(view, position)
@@ -361,7 +361,7 @@ def show_causes(view: View) -> None:
 
 @picture("causes", "Heads by what they cause", settings.LAYER, settings.HEAD, settings.TOKEN, settings.REPLACEMENT)
 def head_causes(view: View, layer: int, head: int, token: int, replacement: str) -> Chart:
-    """The change of a token's log-probability without each head."""
+    """The change of a token's log-probability without each head, in nats."""
     question = view.trace(), token, foreseen_token(view, token), cast(Replacement, replacement)
     grid = head_effects(*question, run=view.run_portions)
     return Chart(
@@ -371,14 +371,14 @@ def head_causes(view: View, layer: int, head: int, token: int, replacement: str)
 
 
 def foreseen_token(view: View, position: int) -> int:
-    """The token that follows a position in the text, or the model's first guess after the last one."""
+    """Return the token that follows a position in the text, or the model's first guess after the last position."""
     if position + 1 < len(view.tokens):
         return view.tokens.ids[position + 1]
     return int(view.trace().logits_at(position).argmax())
 
 
 def show_strongest(scores: pd.DataFrame) -> None:
-    """The strongest heads of each kind."""
+    """Show the strongest heads of each kind."""
     st.subheader("The strongest heads of each kind")
     rows = []
     for kind, (name, _) in KINDS.items():

@@ -38,7 +38,7 @@ STAGES = {
     "fine-tuned checkpoint, and every page shows it.*",
 }
 PAGE_OF = {"tok_emb": "embeddings", "pos_emb": "embeddings", "final_norm": "residual", "out_head": "next_token"}
-PAGE_OF_BLOCK_PART = {"att": "attention"}  # everything else of a block opens the block's own page
+PAGE_OF_BLOCK_PART = {"att": "attention"}  # all other parts of a block open the block page
 CHIPS_SHOWN = 24
 
 ABOUT = About(
@@ -63,7 +63,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_drawing(view: View) -> None:
-    """The model, with one block unfolded in place."""
+    """Draw the model, with one block unfolded in place."""
     explained = widgets.entry(st.toggle, settings.EXPLAINED, "Explain each part")
     unfolded = state.within(settings.UNFOLDED, -1, view.config["n_layers"] - 1)
     clicked = drawing(model_boxes(view, unfolded, explained), on_fold=fold, on_open=lambda: None, key="drawing")
@@ -75,7 +75,7 @@ def show_drawing(view: View) -> None:
 
 
 def model_boxes(view: View, unfolded: int, explained: bool) -> list[Box]:
-    """The drawing's boxes, from the text at the bottom to the prediction on top."""
+    """Return the drawing's boxes, from the text at the bottom to the prediction at the top."""
     trace = view.trace()
     text: Box = {
         "title": "Your text",
@@ -96,7 +96,7 @@ def model_boxes(view: View, unfolded: int, explained: bool) -> list[Box]:
 
 
 def box(component: Component, last_block: str, explained: bool) -> Box:
-    """A component as a box, with what flows out of it."""
+    """Return a component as a box, with the shape and length of its output."""
     size = "" if component.norm is None else f"   length {component.norm:,.1f}"
     size += " at the last token" if component.name == "out_head" and size else ""
     made: Box = {
@@ -119,7 +119,7 @@ def box(component: Component, last_block: str, explained: bool) -> Box:
 
 
 def is_repeated(component: Component, last_block: str) -> bool:
-    """Whether another block has the same explanation: of the folded ones, the last one's is enough."""
+    """Return whether another block has the same explanation. Among folded blocks, only the last one needs it."""
     is_folded_block = component.title.startswith("Transformer block") and not component.inside
     return is_folded_block and component.name != last_block
 
@@ -131,7 +131,7 @@ def fold() -> None:
 
 
 def shortened(tokens: Tokens, most: int = CHIPS_SHOWN) -> tuple[str, ...]:
-    """The tokens' strings; of a long text the first and the last."""
+    """Return the tokens' strings; for a long text, only the first and the last ones."""
     if len(tokens) <= most:
         return tokens.strings
     return (*tokens.strings[: most // 2], "…", *tokens.strings[-most // 2 :])
@@ -141,7 +141,7 @@ def shortened(tokens: Tokens, most: int = CHIPS_SHOWN) -> tuple[str, ...]:
 
 
 def show_parameters(view: View) -> None:
-    """Where the parameters are, and the sizes of GPT-2 side by side."""
+    """Show where the parameters are, and the sizes of GPT-2 side by side."""
     config, tied = view.config, view.engine.tied_head
     st.subheader("Where the parameters are")
     show_picture(parameters, view)
@@ -172,7 +172,7 @@ def parameters(view: View) -> Chart:
 
 
 def show_configuration(view: View) -> None:
-    """The course's seven keys, as this model has them."""
+    """Show this model's values for the course's seven configuration keys."""
     st.subheader("Configuration")
     values = dict(view.config)
     rows = [{"key": key, "value": str(values[key]), "meaning": meaning} for key, meaning in MEANINGS.items()]
@@ -180,7 +180,7 @@ def show_configuration(view: View) -> None:
 
 
 def show_stages() -> None:
-    """The course's three stages, and where this app's pages belong."""
+    """Show the course's three stages, and where this app's pages belong."""
     st.subheader("Three stages of building an LLM")
     for column, (title, text) in zip(st.columns(3), STAGES.items(), strict=True):
         with column.container(border=True):
@@ -192,21 +192,21 @@ def show_stages() -> None:
 
 @fragment
 def show_skeleton(view: View) -> None:
-    """The course's skeleton beside the real model: the same shapes, and nothing inside."""
+    """Show the course's skeleton beside the real model: the same shapes, but nothing inside."""
     st.subheader("The skeleton beside the real model")
     st.markdown(
         "The course begins with `DummyGPTModel`: random embeddings and a random head around **empty** blocks. What "
         "goes in and what comes out has the same shape, but no attention lets a token see the others: put the words "
         "before the last token in another order, and its prediction stays as it was."
     )
-    if widgets.entry(st.toggle, settings.SKELETON, "Run both on your text"):  # it takes longer than all of the page
+    if widgets.entry(st.toggle, settings.SKELETON, "Run both on your text"):  # slower than the rest of the page
         with st.spinner("Building the skeleton…"):
             table = skeleton_table(view)
         st.dataframe(table, hide_index=True)
 
 
 def skeleton_table(view: View) -> pd.DataFrame:
-    """The first guess of the model and of the skeleton, after the text and after its earlier tokens in reverse."""
+    """One row per model: its first guess after the text, and after the text with the earlier tokens in reverse."""
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     dummies = view.computed(dummy_logits, view.config, (tokens, turned))
@@ -227,6 +227,6 @@ def skeleton_table(view: View) -> pd.DataFrame:
 
 
 def first_guess(logits: np.ndarray) -> str:
-    """The most probable token and its probability."""
+    """Return the most probable token and its probability."""
     best = int(logits.argmax())
     return f"{strings_of([best])[0]}  {softmax(logits)[best]:.2%}"

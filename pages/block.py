@@ -1,4 +1,4 @@
-"""Transformer block: one block step by step, with every number open to be checked."""
+"""Transformer block: one block step by step, where every number can be checked."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ WORDS = {
 }
 KEYS = list(STEPS)
 NORMS = ("norm1", "norm2", "final_norm")
-LOGITS_CHECKED = 256  # tokens: of longer texts only the chosen position's logits are recomputed
+LOGITS_CHECKED = 256  # tokens; for longer texts, only the chosen position's logits are recomputed
 LOGITS_SHOWN = 12
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
@@ -62,7 +62,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_step(view: View) -> None:
-    """The pickers, and the chosen step: words, formula, picture, check."""
+    """Draw the pickers, and the chosen step: words, formula, picture, check."""
     layer_column, head_column, token_column = st.columns([1, 1, 2])
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings)
@@ -88,12 +88,12 @@ def show_step(view: View) -> None:
 
 
 def name_of(key: str) -> str:
-    """A step's number and title."""
+    """Return a step's number and title."""
     return f"{KEYS.index(key) + 1} · {STEPS[key].title}"
 
 
 def go(by: int) -> None:
-    """To the next step, or the one before."""
+    """Go forward by so many steps, or back if `by` is negative."""
     number = KEYS.index(state.get(settings.STEP)) + by
     state.put(settings.STEP, KEYS[min(max(number, 0), len(KEYS) - 1)])
 
@@ -102,20 +102,20 @@ def go(by: int) -> None:
 
 
 def result(trace: Trace, step: Step, layer: int) -> Array:
-    """The activation that the step makes."""
+    """Return the activation that the step computes."""
     return trace[step.name, layer] if step.in_block else trace[step.name]
 
 
 def operand(trace: Trace, step: Step, name: str, layer: int) -> Array:
-    """An activation that the step reads: the final norm reads the last block, whichever is picked."""
+    """Return an activation that the step reads. The final norm reads the last block, whichever layer is picked."""
     if name == "final_norm_out":
         return trace[name]
     return trace[name, layer if step.in_block else trace.config["n_layers"] - 1]
 
 
 def shape_of(view: View, step: Step, name: str, layer: int) -> str:
-    """An activation's name and shape, for people."""
-    if name == "logits":  # all of them are many megabytes
+    """Return an activation's name and shape as text."""
+    if name == "logits":  # not computed for this: all logits take many megabytes
         return f"{name} [{len(view.tokens):,}, {view.config['vocab_size']:,}]"
     trace = view.trace()
     values = result(trace, step, layer) if name == step.name else operand(trace, step, name, layer)
@@ -123,7 +123,7 @@ def shape_of(view: View, step: Step, name: str, layer: int) -> str:
 
 
 def show_heading(view: View, step: Step, layer: int, token: int) -> None:
-    """Title, words, formula, shapes, and the verdict over all cells."""
+    """Show the title, words, formula and shapes, and the verdict over all cells."""
     st.subheader(name_of(step.key))
     words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
     reads = " and ".join(f"`{shape_of(view, step, name, layer)}`" for name in step.reads)
@@ -146,7 +146,7 @@ def show_heading(view: View, step: Step, layer: int, token: int) -> None:
 
 
 def show_pictures(view: View, step: Step) -> None:
-    """What goes in and what comes out."""
+    """Show what goes in and what comes out."""
     if step.key == "logits":
         show_picture(highest_logits, view)
     elif step.key in ("scores", "pattern"):
@@ -173,7 +173,7 @@ def show_pictures(view: View, step: Step) -> None:
     variants=("raw", "scaled", "masked", "softmax"),
 )
 def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> Chart:
-    """A number for every query and key of one head."""
+    """One head's scores or weights: a number for every query and key."""
     trace = view.trace()
     if variant == "softmax":
         return Chart(
@@ -195,14 +195,14 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
 
 
 def shown_activations(step: Step) -> list[str]:
-    """The activations of a step that are drawn as maps of tokens by dimensions."""
+    """Return the names of a step's activations that are drawn as maps of tokens by dimensions."""
     if step.key == "linear2":
         return ["post", "mlp_out"]
     return [name for name in (*step.reads, step.name) if name != "pattern"]
 
 
 def map_title(step: Step, name: str, head: int) -> str:
-    """The words above a map."""
+    """Return the words above a map."""
     if step.key == "out_proj" and name == "z":
         return "`z`, the heads joined"
     title = f"`{name}`" + ("" if name in step.reads else " — the result")
@@ -215,7 +215,7 @@ MAPPED = dict.fromkeys(name for key in KEYS if key not in WITHOUT_MAPS for name 
 
 @picture("step-map", "What a step reads and makes", *CELL, variants=tuple(MAPPED))
 def step_map(view: View, step: str, layer: int, head: int, token: int, variant: str) -> Chart | None:
-    """An activation as a map of tokens by dimensions; of several heads the chosen one. None if the step has none."""
+    """An activation, or the chosen head's part of it, as a map of tokens by dimensions; None if there is no map."""
     shown = STEPS[step]
     if step in WITHOUT_MAPS or variant not in shown_activations(shown):
         return None
@@ -246,7 +246,7 @@ def highest_logits(view: View, token: int) -> Chart:
 
 
 def show_norm(view: View, step: Step, layer: int) -> None:
-    """Mean and variance of every token before and after, and the learned gain and bias."""
+    """Show every token's mean and variance before and after, and the learned gain and bias."""
     table = norm_table(view, step, layer)
     numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in table.columns[1:]}
     st.dataframe(table, hide_index=True, column_config=numbers, height=min(38 * (len(table) + 1), 300))
@@ -276,7 +276,7 @@ def norm_table(view: View, step: Step, layer: int) -> pd.DataFrame:
 
 @picture("gain", "A LayerNorm's gain and bias", settings.STEP, settings.LAYER)
 def gain_and_bias(view: View, step: str, layer: int) -> Chart | None:
-    """The learned gain and bias over the dimensions; none for a step that is no LayerNorm."""
+    """The learned gain and bias over the dimensions; None for a step that is not a LayerNorm."""
     if step not in NORMS:
         return None
     weights = view.engine.weights
@@ -288,7 +288,7 @@ def gain_and_bias(view: View, step: str, layer: int) -> Chart | None:
 
 
 def show_gelu(view: View, layer: int, token: int) -> None:
-    """The curve with the chosen token's neurons on it; those that fire most, and what they say."""
+    """Show the GELU curve with the chosen token's neurons, and the neurons that fire most with the tokens they push."""
     curve_column, neuron_column = st.columns(2, gap="large")
     with curve_column:
         st.markdown(f"**GELU, with the neurons of {code(view.strings[token])} on it**")
@@ -299,7 +299,7 @@ def show_gelu(view: View, layer: int, token: int) -> None:
 
 @picture("gelu-curve", "GELU with a token's neurons", settings.LAYER, settings.TOKEN)
 def gelu_curve(view: View, layer: int, token: int) -> Chart:
-    """The curve, with one point for each neuron."""
+    """The GELU curve, with one point per neuron."""
     trace = view.trace()
     return Chart(
         partial(charts.gelu_curve, trace["pre", layer][token], trace["post", layer][token]),
@@ -308,7 +308,7 @@ def gelu_curve(view: View, layer: int, token: int) -> Chart:
 
 
 def neuron_table(view: View, layer: int, token: int) -> pd.DataFrame:
-    """The neurons that fire most for a token, one per row, and the tokens that each pushes up and down."""
+    """One row per neuron: those that fire most for a token, and the tokens that each pushes up and down."""
     trace = view.trace()
     neurons = strongest_neurons(trace["post", layer], token, k=8)
     scale = float(frozen_scale(trace["resid_post", view.config["n_layers"] - 1][token]))
@@ -323,7 +323,7 @@ def neuron_table(view: View, layer: int, token: int) -> pd.DataFrame:
 
 
 def show_check(view: View, step: Step, layer: int, head: int, token: int) -> None:
-    """Pick a cell, and see its arithmetic."""
+    """Let the user pick a cell, and show its arithmetic."""
     st.subheader("Check this number")
     index = pick_cell(view, step, layer, head, token)
     found = explain(view.trace(), step, index, layer if step.in_block else None)
@@ -342,7 +342,7 @@ def show_check(view: View, step: Step, layer: int, head: int, token: int) -> Non
 
 
 def pick_cell(view: View, step: Step, layer: int, head: int, token: int) -> tuple[int, ...]:
-    """The cell's index: its token and head are those picked above, and here the rest."""
+    """Let the user pick the rest of the cell's index; token and head were picked above. Return the whole index."""
     strings = view.strings
     if step.name in ("attn_scores", "pattern"):
         key = widgets.number(st.container(), settings.KEY, "Key position", 0, len(view.tokens) - 1)
@@ -357,7 +357,7 @@ def pick_cell(view: View, step: Step, layer: int, head: int, token: int) -> tupl
 
 
 def show_arithmetic(view: View, found: Explanation) -> None:
-    """The operands and what is on the way: single numbers as a table, products as bars."""
+    """Show the operands and intermediate results: single numbers as a table, the terms of the sum as bars."""
     single = {**found.operands, **found.intermediates}
     numbers = {name: float(value) for name, value in single.items() if np.ndim(value) == 0}
     if numbers:
@@ -373,7 +373,7 @@ def show_arithmetic(view: View, found: Explanation) -> None:
 
 
 def terms(found: Explanation) -> tuple[np.ndarray | None, str]:
-    """The terms whose sum the cell is, and what they are; None where it is no sum."""
+    """Return the terms that are summed for the cell, and what they are; None if there is no sum."""
     if "products" in found.intermediates:
         return found.intermediates["products"], "product"
     return found.intermediates.get("exponentials"), "exponential"
@@ -381,7 +381,7 @@ def terms(found: Explanation) -> tuple[np.ndarray | None, str]:
 
 @picture("arithmetic", "The terms of one number", *CELL, settings.KEY, settings.DIM)
 def arithmetic(view: View, step: str, layer: int, head: int, token: int, key: int, dim: int) -> Chart | None:
-    """The products or exponentials whose sum one cell is; none for a cell that is no sum."""
+    """The products or exponentials that are summed for one cell; None if there is no sum."""
     shown, trace = STEPS[step], view.trace()
     index: tuple[int, ...] = (token, dim)
     if shown.name in ("attn_scores", "pattern"):

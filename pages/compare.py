@@ -22,7 +22,7 @@ from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.view import View
 
 TWIN = "untrained-twin"
-MAPS_SHOWN = 128  # tokens: of longer texts the maps show the first
+MAPS_SHOWN = 128  # tokens; for longer texts, the maps show the first ones
 SIDES = ("first", "second")
 OTHER = (settings.OTHER_MODEL, settings.OTHER_TEXT, settings.SAME_TEXT, settings.BOS)
 
@@ -41,7 +41,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_comparison(view: View) -> None:
-    """What to compare with, and everything that follows from it."""
+    """Draw the choice of the other side, and everything that depends on it."""
     choose_other(view)
     other = other_side(view, *state.values(OTHER))
     tell_what_is_left_out(other)
@@ -60,7 +60,7 @@ def show_comparison(view: View) -> None:
 
 
 def choose_other(view: View) -> None:
-    """The other text and the other model."""
+    """Let the user choose the other text and the other model."""
     text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
     with text_column:
         same = widgets.entry(st.toggle, settings.SAME_TEXT, "The same text on both sides")
@@ -79,7 +79,7 @@ def choose_other(view: View) -> None:
 
 
 def choose_other_model(place: DeltaGenerator, view: View) -> None:
-    """Pick the other model; one that cannot be loaded says so, and the same model stays."""
+    """Let the user pick the other model. If it cannot be loaded, show why and go back to the same model."""
     here = [name for name in models.names() if models.on_disk(name) and name != view.model_name]
     names = {"": f"the same: {view.model_name}", TWIN: f"untrained twin of {view.model_name}"}
     name = widgets.selectbox(
@@ -102,20 +102,20 @@ def choose_other_model(place: DeltaGenerator, view: View) -> None:
 
 
 def against_twin() -> None:
-    """The same text, on a model that was never trained."""
+    """Compare with the untrained twin on the same text."""
     state.put(settings.SAME_TEXT, True)
     state.put(settings.OTHER_MODEL, TWIN)
 
 
 def model_side(view: View, other_model: str) -> View:
-    """The view of the other model on the same text."""
+    """Return the view of the other model on the same text."""
     if other_model == TWIN:
         return replace(view, is_untrained=True)
     return replace(view, model_name=other_model, n_heads=0) if other_model else view
 
 
 def other_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> View:
-    """The view of the other text and model, as far as that model's context reaches."""
+    """Return the view of the other text and model, cut to that model's context length."""
     other = model_side(view, other_model)
     is_other = bool(other_text) and not same_text
     tokens = other.engine.tokenize(other_text, bos=bos) if is_other else view.tokens
@@ -132,14 +132,14 @@ def tell_what_is_left_out(other: View) -> None:
 
 
 def names_of(view: View, other: View) -> tuple[str, str]:
-    """What to call the two sides."""
+    """Return the names of the two sides."""
     if (other.model_name, other.is_untrained) != (view.model_name, view.is_untrained):
         return view.engine.name, other.engine.name
     return ("this text", "other text") if view.tokens.ids != other.tokens.ids else ("this", "the same")
 
 
 def show_tokens(view: View, other: View, names: tuple[str, str]) -> None:
-    """Both texts as tokens; if they are equally long, what differs is framed."""
+    """Show both texts as tokens. If they have the same number of tokens, those that differ are framed."""
     ids = view.tokens.ids, other.tokens.ids
     as_long = len(ids[0]) == len(ids[1])
     differing = [at for at, pair in enumerate(zip(*ids, strict=False)) if as_long and pair[0] != pair[1]]
@@ -153,7 +153,7 @@ def show_tokens(view: View, other: View, names: tuple[str, str]) -> None:
 
 
 def show_next(view: View, other: View) -> None:
-    """Both predictions after the last token."""
+    """Show both predictions after the last token."""
     st.subheader("Next token, after the last one")
     bars_column, numbers_column = st.columns([3, 1])
     with bars_column:
@@ -175,7 +175,7 @@ def show_next(view: View, other: View) -> None:
 
 
 def last_logits(view: View, other: View) -> tuple[Array, Array]:
-    """Both logits after the last token, of the ids that both models know: [id] each."""
+    """Return both sides' logits after the last token, for the ids that both models know: [id] each."""
     first, second = (side.trace().logits_at(-1) for side in (view, other))
     n_ids = min(len(first), len(second))  # a model may have added tokens
     return first[:n_ids], second[:n_ids]
@@ -195,7 +195,7 @@ def next_pair(view: View, other_model: str, other_text: str, same_text: bool, bo
 
 
 def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
-    """How little each side expected each token."""
+    """Show how little each side expected each token."""
     st.subheader("Surprisal of every token")
     for column, side, name in zip(st.columns(2), (view, other), names, strict=True):
         with st.spinner("Reading the predictions at every position…"):
@@ -211,14 +211,14 @@ def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
 
 
 def surprisal_bits(side: View) -> NDArray[np.float64]:
-    """How little the side expected each of its tokens, in bits: [pos], NaN for the first."""
+    """Return the surprisal of each token of a side, in bits: [pos], NaN for the first."""
     table = side.computed(prediction_table, side.trace())
     return np.append(np.nan, table["surprisal_bits"].to_numpy(float)[:-1])
 
 
 @picture("surprisal-pair", "Surprisal of both sides", *OTHER)
 def surprisal_pair(view: View, other_model: str, other_text: str, same_text: bool, bos: bool) -> Chart | None:
-    """Both sides' surprisal over the text; none where they have different texts."""
+    """Both sides' surprisal over the text; None if they have different texts."""
     other = other_side(view, other_model, other_text, same_text, bos)
     if view.tokens.ids != other.tokens.ids:
         return None
@@ -230,7 +230,7 @@ def surprisal_pair(view: View, other_model: str, other_text: str, same_text: boo
 
 @picture("surprisal", "Surprisal of one side", *OTHER, variants=SIDES)
 def surprisal_side(view: View, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str) -> Chart:
-    """One side's surprisal, on the scale of both."""
+    """One side's surprisal, on a scale that both sides share."""
     sides = dict(zip(SIDES, (view, other_side(view, other_model, other_text, same_text, bos)), strict=True))
     side = sides[variant]
     both = [surprisal_bits(one) for one in sides.values()]
@@ -244,7 +244,7 @@ def surprisal_side(view: View, other_model: str, other_text: str, same_text: boo
 
 
 def show_heads(view: View, other: View, names: tuple[str, str]) -> None:
-    """One head's maps, and their difference if the positions match."""
+    """Show one head's maps, and their difference if the positions match."""
     st.subheader("One head")
     layer_column, head_column, _ = st.columns([1, 1, 3])
     widgets.number(layer_column, settings.LAYER, "Layer", 0, fewest(view, other, "n_layers") - 1)
@@ -264,12 +264,12 @@ def show_heads(view: View, other: View, names: tuple[str, str]) -> None:
 
 
 def fewest(view: View, other: View, what: str) -> int:
-    """How many layers or heads both models have."""
+    """Return how many layers or heads both models have."""
     return min(int(dict(side.config)[what]) for side in (view, other))  # type: ignore[call-overload]
 
 
 def shown_pattern(side: View, layer: int, head: int) -> Array:
-    """The weights of the tokens that the maps show: [query, key]."""
+    """Return the attention weights of the tokens that the maps show: [query, key]."""
     return side.trace()["pattern", layer][head, :MAPS_SHOWN, :MAPS_SHOWN]
 
 
@@ -291,7 +291,7 @@ def head_side(
 def head_difference(
     view: View, layer: int, head: int, other_model: str, other_text: str, same_text: bool, bos: bool
 ) -> Chart | None:
-    """The difference of the two maps; none where the texts are not equally long."""
+    """The difference of the two maps; None if the texts differ in their number of tokens."""
     other = other_side(view, other_model, other_text, same_text, bos)
     if len(view.tokens) != len(other.tokens):
         return None

@@ -22,8 +22,8 @@ from gptviz.ui.settings import DropoutPlace
 from gptviz.ui.view import View
 
 MOST_RUNS = 200
-KEYS_SHOWN = 16  # tokens that one looks at most: their weights' spread is shown
-MAP_SHOWN = 64  # tokens of the map of one run
+KEYS_SHOWN = 16  # keys with the largest weights; the spread of their weights is shown
+MAP_SHOWN = 64  # tokens that the maps of one run show
 NUMBERS = 8  # next tokens
 WHERE = {
     DropoutPlace.EMBEDDING: "after the embeddings",
@@ -49,7 +49,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_dropout(view: View) -> None:
-    """The choices, and what the runs give."""
+    """Draw the settings, and the results of the runs."""
     how, n_runs = choose(view)
     layer_column, head_column, token_column = st.columns([1, 1, 2])
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
@@ -60,7 +60,7 @@ def show_dropout(view: View) -> None:
 
 
 def choose(view: View) -> tuple[Dropout, int]:
-    """Mode, rate, places, seed and number of runs."""
+    """Let the user set mode, rate, places, seed and number of runs. Return the `Dropout` and the number of runs."""
     mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
     training = widgets.entry(
         mode_column.toggle,
@@ -95,12 +95,12 @@ def choose(view: View) -> tuple[Dropout, int]:
 
 
 def dropout_of(training: bool, rate: float, dropped: list[str], seed: int) -> Dropout:
-    """The settings as `Dropout` has them."""
+    """Return the settings as a `Dropout`."""
     return Dropout(rate if training else 0.0, tuple(place for place in WHERE if place in dropped), seed)
 
 
 def up_to(view: View, token: int) -> View:
-    """The view of the text up to a token: it does not see the later ones."""
+    """Return the view of the text up to a token, which does not see the later ones."""
     return replace(view, tokens=view.tokens[: token + 1])
 
 
@@ -108,20 +108,20 @@ def up_to(view: View, token: int) -> View:
 
 
 def next_ids(view: View, token: int) -> NDArray[np.int64]:
-    """The most probable next tokens of the evaluation."""
+    """Return the ids of the most probable next tokens in evaluation."""
     return top_ids(view.trace().logits_at(token), NUMBERS)
 
 
 def all_runs(
     view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int, run: Run | None = None
 ) -> Spread:
-    """The results of all runs."""
+    """Return the results of all runs."""
     tokens, ids = up_to(view, token).tokens, next_ids(view, token).tolist()
     return spread(view.engine, tokens, how, n_runs, layer=layer, head=head, ids=ids, run=run or view.run_portions)
 
 
 def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
-    """Predictions and one row of attention, over the runs, around the evaluation's."""
+    """Show the predictions and one row of attention in every run, around those of the evaluation."""
     found = all_runs(view, how, n_runs, layer, head, token)
     next_column, weights_column = st.columns(2, gap="large")
     with next_column:
@@ -142,7 +142,7 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
 def prediction_spread(
     view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
 ) -> Chart:
-    """The probabilities of the likeliest next tokens in every run, around the evaluation's."""
+    """The probabilities of the most probable next tokens in every run, around those of the evaluation."""
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
     ids = next_ids(view, token)
     own = softmax(view.trace().logits_at(token))[ids]
@@ -156,7 +156,7 @@ def prediction_spread(
 def weight_spread(
     view: View, training: bool, rate: float, dropped: list[str], seed: int, runs: int, layer: int, head: int, token: int
 ) -> Chart:
-    """One row of attention in every run, around the evaluation's."""
+    """One row of attention in every run, around that of the evaluation."""
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
     row = view.trace()["pattern", layer][head, token, : token + 1]
     shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
@@ -171,7 +171,7 @@ def weight_spread(
 
 
 def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
-    """What one pass zeroes."""
+    """Show what one run zeroes."""
     st.subheader("One pass: what is zeroed")
     run = widgets.number(st.columns([1, 4])[0], settings.RUN, "Run", 0, n_runs - 1)
     with st.spinner("Running once more…"):
@@ -192,14 +192,14 @@ def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, t
 
 
 def one_run(view: View, how: Dropout, run: int, layer: int, head: int, token: int) -> DropoutRuns:
-    """One run, whole."""
+    """Return the whole result of one run."""
     return view.computed(
         dropout_runs, view.engine, up_to(view, token).tokens, how, range(run, run + 1), layer=layer, head=head
     )
 
 
 def first_shown(token: int) -> int:
-    """The first position of the maps."""
+    """Return the first position of the maps."""
     return max(0, token + 1 - MAP_SHOWN)
 
 
@@ -207,7 +207,7 @@ def first_shown(token: int) -> int:
 def before_dropout(
     view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
 ) -> Chart:
-    """The weights that the run's softmax gave."""
+    """The weights from the run's softmax, before dropout."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
     return Chart(
@@ -220,7 +220,7 @@ def before_dropout(
 def after_dropout(
     view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
 ) -> Chart:
-    """The same weights, those that became 0 crossed."""
+    """The same weights after dropout; those that became 0 are crossed out."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
     pattern, after = found.pattern[0, first:, first:], found.dropped[0, first:, first:]

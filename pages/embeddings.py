@@ -1,4 +1,4 @@
-"""Embeddings: the vectors that tokens and positions begin with, their sum, their neighbours."""
+"""Embeddings: the vectors that tokens and positions begin with, their sum, and their neighbours."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from gptviz.ui.view import View
 
 KINDS = {Embedding.TOKEN: "Token", Embedding.POSITIONAL: "Positional", Embedding.SUMMED: "Summed"}
 DIMENSIONS_SHOWN = 8
-POSITIONS_SHOWN = 256  # on each side of the picture of all positions
+POSITIONS_SHOWN = 256  # at most, on each side of the picture of all positions
 
 ABOUT = About(
     "Embeddings",
@@ -37,14 +37,14 @@ def show(view: View) -> None:
 
 
 def vectors(view: View, kind: str) -> Array:
-    """One of the three embeddings of the text's tokens: [pos, emb_dim]."""
+    """Return one of the three embeddings of the text's tokens: [pos, emb_dim]."""
     trace = view.trace()
     return trace["resid_pre", 0] if kind == Embedding.SUMMED else trace[kind]
 
 
 @fragment
 def show_vectors(view: View) -> None:
-    """One of the three embeddings as a heat map, the lengths of all, and the angles between tokens."""
+    """Show one of the three embeddings as a heat map, the lengths of all three, and the angles between tokens."""
     widgets.choice(st.segmented_control, settings.EMBEDDING, "Embedding", KINDS)
     show_picture(embedding_map, view)
     lengths_column, cosines_column = st.columns(2, gap="large")
@@ -59,7 +59,7 @@ def show_vectors(view: View) -> None:
 
 @picture("embedding-map", "An embedding of every token", settings.EMBEDDING)
 def embedding_map(view: View, embedding: str) -> Chart:
-    """One token a row, one dimension a column."""
+    """An embedding as a heat map: one row per token, one column per dimension."""
     return Chart(
         partial(charts.dimension_map, vectors(view, embedding), view.strings),
         f"{KINDS[Embedding(embedding)]} embedding: one token a row, one dimension a column.",
@@ -78,7 +78,7 @@ def embedding_lengths(view: View) -> Chart:
 
 @picture("embedding-cosines", "Similarity between the embeddings of the text", settings.EMBEDDING)
 def embedding_cosines(view: View, embedding: str) -> Chart:
-    """The cosine between every two tokens."""
+    """The cosine between the embeddings of every two tokens."""
     cosines = cosine_similarity(vectors(view, embedding))
     return Chart(
         partial(charts.token_pair_map, cosines, view.strings, what="cosine", limit=1.0),
@@ -88,12 +88,12 @@ def embedding_cosines(view: View, embedding: str) -> Chart:
 
 @fragment
 def show_components(view: View) -> None:
-    """The tokens along their main directions."""
+    """Show the tokens along their main directions."""
     st.subheader("The tokens along their main directions")
     if len(view.tokens) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
         return
-    # In two or in three dimensions: a scene in WebGL takes longer to draw than the rest of the page.
+    # Three dimensions are optional, because a WebGL scene takes longer to draw than the rest of the page.
     in_3d = widgets.entry(st.toggle, settings.IN_3D, "In three dimensions")
     kind = state.get(settings.EMBEDDING)
     show_picture(components, view)
@@ -106,7 +106,7 @@ def show_components(view: View) -> None:
 
 @picture("components", "The tokens along their main directions", settings.EMBEDDING, settings.IN_3D)
 def components(view: View, embedding: str, in_3d: bool) -> Chart | None:
-    """The tokens along the first principal components; none for fewer than three tokens."""
+    """The tokens along the first principal components; None for fewer than three tokens."""
     if len(view.tokens) < 3:
         return None
     found = principal_components(vectors(view, embedding), n_components(in_3d))
@@ -117,13 +117,13 @@ def components(view: View, embedding: str, in_3d: bool) -> Chart | None:
 
 
 def n_components(in_3d: bool) -> int:
-    """How many main directions are shown."""
+    """Return how many main directions are shown."""
     return 3 if in_3d else 2
 
 
 @fragment
 def show_neighbours(view: View) -> None:
-    """The nearest tokens in the whole vocabulary, to a token of the text or to any word."""
+    """Show the tokens in the whole vocabulary that are nearest to a token of the text or to any word."""
     st.subheader("Nearest tokens in the whole vocabulary")
     token_column, word_column = st.columns(2)
     token = widgets.position(token_column, view.strings, "Token of the text")
@@ -142,7 +142,7 @@ def show_neighbours(view: View) -> None:
 
 @picture("neighbours", "Nearest tokens in the vocabulary", settings.TOKEN, settings.PROBE)
 def neighbours(view: View, token: int, probe: str) -> Chart:
-    """The ten tokens whose embeddings point most nearly the same way."""
+    """The ten tokens with the highest cosine between their embedding and the chosen one."""
     tokens = probed(view, token, probe)
     embeddings, id = view.engine.weights.w_e, tokens.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
@@ -153,13 +153,13 @@ def neighbours(view: View, token: int, probe: str) -> Chart:
 
 
 def probed(view: View, token: int, word: str) -> Tokens:
-    """The tokens of a typed word, or the text's token at a position."""
+    """Return the tokens of a typed word, or the text's token at a position."""
     return view.engine.tokenize(word) if word else view.tokens[token : token + 1]
 
 
 @fragment
 def show_positions(view: View) -> None:
-    """The positional table itself: how alike positions are, and single dimensions over them."""
+    """Show the positional embedding itself: how alike positions are, and single dimensions over all positions."""
     st.subheader("The positional embedding itself")
     n_positions, n_dimensions = view.engine.weights.w_pos.shape
     waves_column, similarity_column = st.columns(2, gap="large")
@@ -202,5 +202,5 @@ def position_similarity(view: View) -> Chart:
 
 
 def step_of(n_positions: int) -> int:
-    """Which positions are shown: every so many."""
+    """Return the step between two positions that are shown."""
     return -(-n_positions // POSITIONS_SHOWN)

@@ -25,7 +25,7 @@ from gptviz.ui.settings import AttributionMethod, ParameterGroup
 from gptviz.ui.tables import verdict
 from gptviz.ui.view import View
 
-LARGEST_TWIN = 4_000_000_000  # bytes: a second model of this size beside the first
+LARGEST_TWIN = 4_000_000_000  # bytes: the largest untrained model that is made beside the first
 GROUPS = {
     ParameterGroup.ATTENTION: "attention",
     ParameterGroup.FEED_FORWARD: "feed-forward",
@@ -56,7 +56,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_depth(view: View) -> None:
-    """Gradients and the likeness of tokens over depth, with and without shortcuts."""
+    """Show gradients and the likeness of tokens over depth, with and without shortcuts."""
     st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
     with group_column:
@@ -88,12 +88,12 @@ def show_depth(view: View) -> None:
 
 
 def twin_fits(view: View) -> bool:
-    """Whether an untrained model of the same size may stand beside this one."""
+    """Return whether an untrained model of the same size may be made beside this one."""
     return 4 * view.engine.n_parameters <= LARGEST_TWIN
 
 
 def choose_twin(place: DeltaGenerator, view: View) -> bool:
-    """Whether the untrained twin is asked for and there is room for it."""
+    """Draw the switch for the untrained twin. Return whether it is on and there is room for the twin."""
     fits = twin_fits(view)
     asked = widgets.entry(
         place.toggle,
@@ -107,7 +107,7 @@ def choose_twin(place: DeltaGenerator, view: View) -> bool:
     try:
         with st.spinner("Making an untrained model…"):
             _ = replace(view, is_untrained=True).model
-    except gptviz.WeightsError as error:  # no memory for a second one
+    except gptviz.WeightsError as error:  # not enough memory for a second model
         st.error(plain(str(error)), icon=":material/error:")
         state.put(settings.TWIN, False)
         return False
@@ -115,7 +115,7 @@ def choose_twin(place: DeltaGenerator, view: View) -> bool:
 
 
 def sides(view: View, twin: bool) -> dict[str, tuple[View, tuple[Part, ...]]]:
-    """What is compared: names -> a view, and the parts that are off."""
+    """Return what is compared: names -> a view, and the parts that are off."""
     untrained, off = replace(view, is_untrained=True), all_shortcuts(view.config["n_layers"])
     found: dict[str, tuple[View, tuple[Part, ...]]] = {"this model": (view, ()), "without shortcuts": (view, off)}
     if twin and twin_fits(view):
@@ -124,7 +124,7 @@ def sides(view: View, twin: bool) -> dict[str, tuple[View, tuple[Part, ...]]]:
 
 
 def measured(view: View, off: tuple[Part, ...], group: str) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """The mean loss, the group's gradient [layer], and the likeness of tokens [n_layers + 1]."""
+    """Return the mean loss, the lengths of the group's gradients [layer], and the likeness of tokens [n_layers + 1]."""
     table = view.computed(gradient_table, view.engine, view.tokens, off)
     in_blocks = table[table["layer"].notna() & (table["group"] == group)].sort_values("layer")
     likeness = view.computed(similarity_of_tokens, view.trace(off))
@@ -149,7 +149,7 @@ def depth_table(view: View, twin: bool, group: str) -> pd.DataFrame:
 
 @picture("gradients", "Gradients over depth", settings.GROUP, settings.TWIN)
 def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
-    """The length of each block's gradient, with and without shortcuts; none for one token."""
+    """The length of each block's gradient, with and without shortcuts; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     series = {name: measured(side, off, group)[1] for name, (side, off) in sides(view, twin).items()}
@@ -162,7 +162,7 @@ def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
 
 @picture("likeness", "Likeness of tokens over depth", settings.TWIN)
 def token_likeness(view: View, twin: bool) -> Chart | None:
-    """Mean cosine between the tokens' vectors, with and without shortcuts; none for one token."""
+    """Mean cosine between the tokens' vectors, with and without shortcuts; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     series = {
@@ -180,7 +180,7 @@ def token_likeness(view: View, twin: bool) -> Chart | None:
 
 @fragment
 def show_attribution(view: View) -> None:
-    """Which tokens of the text a prediction rests on."""
+    """Show which tokens of the text a prediction rests on."""
     st.subheader("Which tokens does a prediction rest on?")
     position_column, target_column, method_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token")
@@ -206,12 +206,12 @@ def show_attribution(view: View) -> None:
 
 
 def integrated(view: View, position: int, token: int, run: Run | None = None) -> Integrated:
-    """Integrated gradients of the text's run."""
+    """Return the integrated gradients of the text's trace."""
     return integrated_gradients(view.trace(), position, token, run=run or view.run_portions)
 
 
 def show_completeness(view: View, position: int, token: int) -> None:
-    """Whether the contributions add up to the model's own difference."""
+    """Show whether the contributions add up to the model's own difference."""
     found = integrated(view, position, token, run=work.behind_bar(view, "Going back through the model…"))
     verdict(
         found.error <= 0.01,

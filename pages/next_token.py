@@ -1,4 +1,4 @@
-"""Next token: what comes next and how sure the model is, how well it foresaw the text, and one token after another."""
+"""Next token: what comes next and how sure the model is, how well it predicted the text, and writing token by token."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,8 +20,8 @@ from gptviz.ui.page import About, stop_if_broken
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.view import View
 
-SEVERAL = 20  # tokens that one click writes at most
-AT_ONCE = 4  # of these: a click on Stop is heard between two runs of a fragment, not within one
+SEVERAL = 20  # the most tokens that one click writes
+AT_ONCE = 4  # tokens per run of the fragment: a click on Stop takes effect only between two runs
 SAMPLING = (settings.TEMPERATURE, settings.TOP_K, settings.TOP_P)
 NUMBERS = {
     "logit": st.column_config.NumberColumn(format="%.4f"),
@@ -43,14 +43,14 @@ def show(view: View) -> None:
 
 
 def with_continuation(view: View, continuation: tuple[int, ...]) -> View:
-    """The view of the text and of what the model wrote behind it, as far as the context reaches."""
+    """Return the view of the text and the model's continuation, cut to the context length."""
     tokens = view.tokens + view.engine.tokenizer.tokens(continuation)
     return replace(view, tokens=tokens[: view.config["context_length"]])
 
 
 @fragment
 def show_prediction(view: View) -> None:
-    """Everything here depends on the continuation, so it is one fragment."""
+    """Draw everything that depends on the continuation. That is the whole page, so it is one fragment."""
     written = with_continuation(view, state.continuation(view.config["vocab_size"]))
     stop_if_broken(written.trace())
     token, seed = choose(written)
@@ -63,7 +63,7 @@ def show_prediction(view: View) -> None:
 
 
 def choose(written: View) -> tuple[int, int]:
-    """The pickers; gives the chosen position and the seed."""
+    """Draw the pickers. Return the chosen position and the seed."""
     token_column, *columns = st.columns([2, 1, 1, 1, 1, 1])
     token = widgets.position(token_column, written.strings, "After token")
     widgets.number(columns[0], settings.K, "Show", 1, 50, help="How many tokens the chart shows.")
@@ -95,12 +95,12 @@ def choose(written: View) -> tuple[int, int]:
 
 
 def sampling() -> dict[str, Any]:
-    """Temperature, top-k and top-p as they are set, for `next_token_probabilities` and `Engine.generate`."""
+    """Return the temperature, top-k and top-p settings, for `next_token_probabilities` and `Engine.generate`."""
     return sampling_of(*state.values(SAMPLING))
 
 
 def sampling_of(temperature: float, top_k: int, top_p: float) -> dict[str, Any]:
-    """The same for given values."""
+    """Return the same for given values."""
     return {"temperature": temperature, "top_k": top_k or None, "top_p": top_p}
 
 
@@ -108,7 +108,7 @@ def sampling_of(temperature: float, top_k: int, top_p: float) -> dict[str, Any]:
 
 
 def show_bars(written: View, token: int) -> None:
-    """The most probable tokens after the chosen one."""
+    """Show the most probable tokens after the chosen one."""
     st.subheader(f"After {code(written.strings[token])}")
     show_picture(next_token_bars, written)
     table, n_possible = candidates(written, token, state.get(settings.K), sampling())
@@ -121,13 +121,13 @@ def show_bars(written: View, token: int) -> None:
 
 @picture("next-token-bars", "The most probable next tokens", settings.TOKEN, settings.K, *SAMPLING)
 def next_token_bars(view: View, token: int, k: int, temperature: float, top_k: int, top_p: float) -> Chart:
-    """The probabilities of being drawn beside the model's own."""
+    """Each token's probability of being drawn, beside the model's own."""
     table, _ = candidates(view, token, k, sampling_of(temperature, top_k, top_p))
     return Chart(partial(charts.next_token_bars, table), f"The {k} most probable next tokens after position {token}.")
 
 
 def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[pd.DataFrame, int]:
-    """`Trace.top_k` with a column drawn, the probability of being drawn; and how many tokens can be drawn at all."""
+    """Return `Trace.top_k` with a column `drawn`, the probability of being drawn; and how many tokens can be drawn."""
     trace = view.trace()
     drawn = next_token_probabilities(trace.logits_at(position), **how)
     table = trace.top_k(position, k)
@@ -138,7 +138,7 @@ def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[
 
 
 def show_writing(view: View, written: View, seed: int) -> None:
-    """The text, and buttons to let the model go on with it."""
+    """Show the text, and buttons that let the model continue it."""
     st.subheader("Let it write")
     n_text, n_tokens = len(view.tokens), len(written.tokens)
     most = limits.read().new_tokens
@@ -171,7 +171,7 @@ def show_writing(view: View, written: View, seed: int) -> None:
                 with strip.container():
                     show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
         except WeightsError as error:
-            take_back(1)  # after this token the numbers are broken, and nothing could be shown
+            take_back(1)  # after this token the numbers are broken, so nothing could be shown
             with strip.container():
                 show_continuation(view, with_continuation(view, state.get(settings.CONTINUATION)))
             st.error(plain(str(error)), icon=":material/error:")
@@ -180,23 +180,23 @@ def show_writing(view: View, written: View, seed: int) -> None:
 
 
 def show_continuation(view: View, written: View) -> None:
-    """The text plain, and what the model wrote as chips."""
+    """Show the text as it is, and the model's continuation as chips."""
     n_text = len(view.tokens)
     chips.written(view.tokens.text, written.tokens[n_text:], first=n_text)
 
 
 def add_token(id: int) -> None:
-    """Put one token behind the continuation."""
+    """Append one token to the continuation."""
     state.put(settings.CONTINUATION, (*state.get(settings.CONTINUATION), id))
 
 
 def stop_writing() -> None:
-    """Keep what was written, and write no more."""
+    """Stop writing, but keep the continuation."""
     state.write(0, behind=())
 
 
 def take_back(n_tokens: int | None) -> None:
-    """Take the continuation's last tokens back, or all of it."""
+    """Remove the continuation's last `n_tokens` tokens, or all of it if None."""
     stop_writing()
     state.put(settings.CONTINUATION, state.get(settings.CONTINUATION)[:-n_tokens] if n_tokens else ())
 
@@ -205,7 +205,7 @@ def take_back(n_tokens: int | None) -> None:
 
 
 def show_foresight(written: View) -> None:
-    """Every position's prediction, held against what the text really goes on with."""
+    """Compare every position's prediction with the token that really follows in the text."""
     st.subheader("How well it foresaw the text")
     if len(written.tokens) == 1:
         st.caption("One token alone was not foreseen by anything: add a second.")
@@ -235,7 +235,7 @@ def show_foresight(written: View) -> None:
 
 @picture("surprisal-bars", "Surprisal of every token", settings.TOKEN)
 def surprisal_bars(view: View, token: int) -> Chart | None:
-    """How little the model expected each token, in bits; none for one token alone."""
+    """How little the model expected each token, in bits; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     table = view.computed(prediction_table, view.trace())

@@ -22,13 +22,13 @@ from gptviz.ui.settings import Patched
 from gptviz.ui.tables import verdict
 from gptviz.ui.view import View
 
-TOKENS_AT_ONCE = 1024  # of the runs in one portion
-CLEAR = 0.5  # logits between the two prompts: below that, there is little to bring back
+TOKENS_AT_ONCE = 1024  # in all runs of one portion
+CLEAR = 0.5  # logits: with a smaller difference between the two prompts, there is little to bring back
 QUESTION = (settings.CLEAN, settings.CORRUPTED, settings.ANSWER, settings.RIVAL, settings.BOS)
 
 
 class Pair(NamedTuple):
-    """Two prompts of the same token length, which call for different answers."""
+    """Two prompts with the same number of tokens, which call for different answers."""
 
     name: str
     clean: str
@@ -89,7 +89,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_patching(view: View) -> None:
-    """The prompts, and the map that they lead to."""
+    """Draw the prompts, and the map that follows from them."""
     with st.container(horizontal=True):
         for number, pair in enumerate(PAIRS):
             st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
@@ -109,18 +109,18 @@ def show_patching(view: View) -> None:
 
 
 def use(pair: Pair) -> None:
-    """Fill the four fields."""
+    """Fill the four fields with a pair."""
     for setting, word in zip(QUESTION[:4], pair[1:], strict=True):
         state.put(setting, word)
 
 
 def suggested(view: View) -> Pair:
-    """A pair that suits the model."""
+    """Return a pair that suits the model."""
     return PAIRS[2] if view.model_name.startswith(("gpt2", "distilgpt2")) else PAIRS[0]
 
 
 def prompts_of(view: View, clean: str, corrupted: str, bos: bool) -> tuple[View, View]:
-    """The clean and the corrupted prompt: those typed in, or the suggested ones."""
+    """Return the views of the clean and the corrupted prompt: those typed in, or the suggested ones."""
     pair = suggested(view)
     texts = clean or pair.clean, corrupted or pair.corrupted
     first, second = (replace(view, tokens=view.engine.tokenize(text, bos=bos)) for text in texts)
@@ -128,7 +128,7 @@ def prompts_of(view: View, clean: str, corrupted: str, bos: bool) -> tuple[View,
 
 
 def ask_for_prompts(view: View) -> tuple[View, View] | None:
-    """Two fields, and their tokens; None, and a sentence, where the prompts do not fit together."""
+    """Draw two fields and their tokens. Return both prompts, or warn and return None if they do not fit together."""
     pair = suggested(view)
     fields = (
         (settings.CLEAN, "Clean prompt", "The prompt whose answer is to come back.", pair.clean),
@@ -155,7 +155,7 @@ def ask_for_prompts(view: View) -> tuple[View, View] | None:
 
 
 def problem_of(clean: Tokens, corrupted: Tokens, longest: int) -> str:
-    """Why these prompts cannot be patched, and what to do; empty if they can."""
+    """Return why these prompts cannot be patched and what to do, or an empty string if they can."""
     if not clean.ids or not corrupted.ids:
         return "A prompt is empty: type something."
     if max(len(clean), len(corrupted)) > longest:
@@ -171,7 +171,7 @@ def problem_of(clean: Tokens, corrupted: Tokens, longest: int) -> str:
 
 
 def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
-    """Two fields for what the prompts call for."""
+    """Draw two fields for the answers to the prompts."""
     typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
     pair = suggested(view)
     fields = (
@@ -184,7 +184,7 @@ def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
 
 
 def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool) -> Question | None:
-    """What is asked of both prompts; None where they do not fit together or both answers are the same."""
+    """Return the question to both prompts; None if they do not fit together or if both answers are the same."""
     prompts = prompts_of(view, clean, corrupted, bos)
     if problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"]):
         return None
@@ -197,7 +197,7 @@ def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str,
 
 
 def show_question(view: View, question: Question) -> None:
-    """Both runs' logit differences, and the check that the whole stream brings the clean one back."""
+    """Show both runs' logit differences, and check that patching the whole stream brings the clean one back."""
     answer, rival = map(code, view.engine.tokenizer.tokens([question.answer, question.rival]).strings)
     told = f"Logit of {answer} minus {rival}"
     figures = (("clean", question.of_clean), ("corrupted", question.of_corrupted))
@@ -221,7 +221,7 @@ def show_question(view: View, question: Question) -> None:
 
 
 def show_map(view: View, question: Question) -> None:
-    """Layer by position or head: the share of the way back. It fills as the runs are made."""
+    """Show the recovered share for each layer and position or head. The map fills as the runs are made."""
     kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
     st.caption(
         f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves "
@@ -239,14 +239,14 @@ def show_map(view: View, question: Question) -> None:
 
 
 def portions(question: Question, kind: Kind) -> list[tuple[Question, Kind, int, slice]]:
-    """The calls of `patched_differences` that fill the map, the last layers first, as they are the cheapest."""
+    """Return the arguments of the `patched_differences` calls that fill the map, the last, cheapest layers first."""
     places = list(chunks(n_places(question, kind), TOKENS_AT_ONCE // len(question.clean)))
     layers = reversed(range(question.clean.config["n_layers"]))
     return [(question, kind, layer, some) for layer in layers for some in places]
 
 
 def recovered_shares(view: View, question: Question, kind: Kind) -> NDArray[np.float64]:
-    """The shares of the way back that are known by now: [layer, place], NaN elsewhere."""
+    """Return the recovered shares that are known so far: [layer, position or head], NaN elsewhere."""
     shares = np.full((question.clean.config["n_layers"], n_places(question, kind)), np.nan)
     for portion in portions(question, kind):
         differences = view.known(patched_differences, *portion)
@@ -257,7 +257,7 @@ def recovered_shares(view: View, question: Question, kind: Kind) -> NDArray[np.f
 
 
 def columns_of(question: Question, kind: Kind) -> list[str]:
-    """What the map's columns are: positions, or heads."""
+    """Return the names of the map's columns: tokens or heads."""
     if kind == "z":
         return [f"head {head}" for head in range(n_places(question, kind))]
     return list(question.corrupted.tokens.strings)
@@ -267,7 +267,7 @@ def columns_of(question: Question, kind: Kind) -> list[str]:
 def patched_map(
     view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool, patched: str
 ) -> Chart | None:
-    """The share of the way back, layer by position or head, as far as it is known; none without a question."""
+    """The recovered share for each layer and position or head, as far as it is known; None if there is no question."""
     question = question_of(view, clean, corrupted, answer, rival, bos)
     if question is None:
         return None

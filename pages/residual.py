@@ -18,8 +18,8 @@ from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.tables import verdict
 from gptviz.ui.view import View
 
-WINDOW = 24  # positions that the lens shows: each cell costs an output head, and must be read
-FOLLOWED = 8  # tokens
+WINDOW = 24  # positions that the lens shows: each cell costs one run of the output head, and must stay readable
+FOLLOWED = 8  # the most tokens that are followed over the depth
 KINDS = {
     "embed": "token embedding",
     "pos_embed": "positional embedding",
@@ -45,7 +45,7 @@ def show(view: View) -> None:
 
 
 def depths(view: View) -> list[str]:
-    """The names of the places on the stream, from the embeddings to the last block."""
+    """Return the names of the points on the stream, from the embeddings to the last block."""
     return [point.label for point in stream_points(view.config["n_layers"])]
 
 
@@ -54,7 +54,7 @@ def depths(view: View) -> list[str]:
 
 @fragment
 def show_stream(view: View) -> None:
-    """The stream's length at every depth, and what each part adds: how much, and in which direction."""
+    """Show the stream's length at every depth, and what each part adds: how much, and in which direction."""
     st.subheader("How long the stream's vectors are")
     show_picture(stream_norms, view)
     st.subheader("What each attention and MLP adds")
@@ -89,7 +89,7 @@ def added_norms(view: View) -> Chart:
 
 @picture("added-cosines", "Direction of what each part adds")
 def added_cosines(view: View) -> Chart:
-    """The cosine between what each part adds and the stream before."""
+    """The cosine between what each part adds and the stream before it."""
     added = added_to_stream(view.trace())
     return Chart(
         partial(
@@ -104,7 +104,7 @@ def added_cosines(view: View) -> Chart:
 
 @fragment
 def show_lens(view: View) -> None:
-    """The logit lens as a grid, and tokens followed over the depth."""
+    """Show the logit lens as a grid, and tokens followed over the depth."""
     st.subheader("Logit lens: what would it say if it stopped here?")
     st.markdown(
         "The stream at every depth, after attention and after the MLP, goes through the final norm and the output "
@@ -136,14 +136,14 @@ def lens(view: View, token: int) -> Chart:
 
 
 def lens_window(view: View, token: int) -> slice:
-    """The positions that the lens shows, around the chosen one."""
+    """Return the positions that the lens shows, around the chosen one."""
     first = max(0, min(token - WINDOW // 2, len(view.tokens) - WINDOW))
     return slice(first, first + WINDOW)
 
 
 @picture("followed", "Tokens followed over the depth", settings.TOKEN, variants=("probability", "rank"))
 def followed(view: View, token: int, variant: str) -> Chart:
-    """The rank or the probability, over the depth, of the tokens that are on top somewhere."""
+    """The rank or the probability, over the depth, of the tokens that are on top at some depth."""
     table = view.computed(follow, view.trace(), token)
     shown = list(dict.fromkeys(table["id"]))[:FOLLOWED]
     series = {
@@ -162,7 +162,7 @@ def followed(view: View, token: int, variant: str) -> Chart:
 
 @fragment
 def show_attribution(view: View) -> None:
-    """Which part of the model wrote a token's logit."""
+    """Show which part of the model wrote a token's logit."""
     st.subheader("Direct logit attribution: who wrote this logit?")
     position_column, target_column, against_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token", key="attribution-position")
@@ -184,14 +184,14 @@ def show_attribution(view: View) -> None:
 
 
 def attribution_table(view: View, position: int, target: str, against: str) -> pd.DataFrame:
-    """The parts of the logit that two settings name: see `attribute_logit`."""
+    """Return the parts of the logit that two settings name: see `attribute_logit`."""
     trace = view.trace()
     token = widgets.first_token(target, int(trace.logits_at(position).argmax()))
     return view.computed(attribute_logit, trace, position, token, widgets.first_token(against, None))
 
 
 def show_sum(view: View, table: pd.DataFrame, position: int, token: int, against: int | None) -> None:
-    """The sum of all parts, held against the model's own logit."""
+    """Compare the sum of all parts with the model's own logit."""
     logits = view.trace().logits_at(position).astype(np.float64)
     own = logits[token] - (0 if against is None else logits[against])
     total = table["contribution"].sum()
@@ -203,7 +203,7 @@ def show_sum(view: View, table: pd.DataFrame, position: int, token: int, against
 
 @picture("attribution-kinds", "A logit by kind of part", settings.TOKEN, settings.TARGET, settings.AGAINST)
 def attribution_by_kind(view: View, token: int, target: str, against: str) -> Chart:
-    """The logit shared out among embeddings, heads, biases and MLPs."""
+    """The logit divided among embeddings, heads, biases and MLPs."""
     sums = attribution_table(view, token, target, against).groupby("kind")["contribution"].sum()
     values = np.array([sums[kind] for kind in KINDS])
     return Chart(
@@ -214,7 +214,7 @@ def attribution_by_kind(view: View, token: int, target: str, against: str) -> Ch
 
 @picture("attribution", "A logit by head and MLP", settings.TOKEN, settings.TARGET, settings.AGAINST)
 def attribution(view: View, token: int, target: str, against: str) -> Chart:
-    """The contribution of every head and MLP."""
+    """The contribution of every head and MLP to the logit."""
     table = attribution_table(view, token, target, against)
     heads = table[table["kind"] == "head"].pivot_table(index="layer", columns="head", values="contribution")
     mlps = table[table["kind"] == "mlp"]["contribution"].to_numpy()[:, None]

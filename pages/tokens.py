@@ -9,7 +9,7 @@ from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About
 from gptviz.ui.view import View
 
-LONGEST_WORD = 256  # bytes: the work grows with the square
+LONGEST_WORD = 256  # bytes: the work grows with the square of the length
 
 ABOUT = About(
     "Tokens",
@@ -32,7 +32,7 @@ def show(view: View) -> None:
 
 
 def show_counts(tokens: Tokens) -> None:
-    """How many tokens, characters and bytes the text has."""
+    """Show how many tokens, characters and bytes the text has."""
     n_bytes = sum(len(raw) for raw in tokens.bytes)
     counts = (
         ("Tokens", f"{len(tokens):,}", "What the model counts in."),
@@ -58,7 +58,7 @@ def token_table(tokens: Tokens) -> pd.DataFrame:
 
 @fragment
 def show_merges(view: View) -> None:
-    """One word's way from bytes to tokens, merge by merge."""
+    """Show one word's way from bytes to tokens, merge by merge."""
     tokenizer = view.engine.tokenizer
     n_bytes = {word: len(word.encode(errors="replace")) for word in tokenizer.words(view.tokens.text)}
     words = [word for word, size in n_bytes.items() if 1 < size <= LONGEST_WORD]

@@ -1,4 +1,4 @@
-"""The app on a server of its own, driven in headless Chromium."""
+"""The app on its own server, driven in headless Chromium."""
 
 import json
 import os
@@ -16,12 +16,12 @@ import pytest
 from patience import until
 
 ROOT = Path(__file__).parents[1]
-SCREENSHOTS = "GPTVIZ_SCREENSHOTS"  # names a folder: every page is drawn there
+SCREENSHOTS = "GPTVIZ_SCREENSHOTS"  # The environment variable that names a folder for screenshots of every page.
 _CHROMIUM = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-# Nothing old is left, and every chart that can be seen is there (Plotly itself is loaded with the first one).
+# True once nothing stale is left and every visible chart is drawn (Plotly itself is loaded with the first chart).
 _ALL_IS_DRAWN = """() => !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
     && [...document.querySelectorAll('[data-testid=stPlotlyChart]')]
         .every(chart => !chart.checkVisibility() || chart.querySelector('.js-plotly-plot .main-svg'))"""
@@ -37,14 +37,14 @@ def free_port():
 def app_server(
     folder, *, start=("-m", "streamlit"), options=("--server.address", "127.0.0.1"), port=None, **environment
 ):
-    """Serve app.py while inside; gives its address. What it prints stands in `folder`/log.
+    """Serve app.py while inside; yield its address. The server's output is in `folder`/log.
 
-    `start` is what Python runs, where it is not Streamlit itself.
+    `start` holds the Python arguments that start the server, if it is not Streamlit itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
-    hub = f"http://127.0.0.1:{free_port()}"  # nobody is there
+    hub = f"http://127.0.0.1:{free_port()}"  # nothing listens there
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **environment}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GPTVIZ_", "STREAMLIT_"))}
     command = [sys.executable, *start, "run", "app.py", "--server.headless", "true"]
@@ -78,7 +78,7 @@ def _wait_until_up(process, address, log):
 
 @contextmanager
 def chromium():
-    """A running browser; skips where there is none."""
+    """Yield a running browser; skip the test if there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser tests")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -92,7 +92,7 @@ def chromium():
 
 
 class Tab:
-    """A person's browser tab at the app. Requests that leave this machine, and errors of the page, are kept."""
+    """A user's browser tab at the app. It records all requests, and the page's errors."""
 
     def __init__(self, browser, address, *, scheme="light", width=1440, height=1000):
         self.address = address
@@ -107,17 +107,17 @@ class Tab:
         self.context.close()
 
     def open(self, page="", **query):
-        """Open a page by its link, and wait until it stands still."""
+        """Open a page by its link, and wait until it is completely drawn."""
         self.page.goto(f"{self.address}/{page}" + (f"?{urlencode(query)}" if query else ""))
         self.page.locator("h1").first.wait_for()
         self.settle()
         return self
 
     def settle(self):
-        """Wait until the script is done and nothing old is left on the page.
+        """Wait until the script is done and nothing stale is left on the page.
 
-        A click's run may not have begun yet: the page waits itself, so that its own timers come first, also where it
-        is slow.
+        The run that follows a click may not have started yet. So the wait happens inside the page, where the page's own
+        timers fire first, however slow the page is.
         """
         app = self.page.locator('[data-testid="stApp"]')
         for _ in range(3):
@@ -159,7 +159,7 @@ class Tab:
         assert self.query == expected
 
     def check(self):
-        """No error on the page, and no request that left this machine."""
+        """Assert that the page shows no error and that no request left this machine."""
         for test_id in ("stException", "stAlertContentError"):
             box = self.page.get_by_test_id(test_id)
             assert box.count() == 0, box.first.inner_text()
@@ -174,10 +174,10 @@ class Tab:
         return self.page.locator(".js-plotly-plot").count()
 
     def screenshot(self, name):
-        """Draw the whole page, where the environment asks for it."""
+        """Save screenshots of the page, if the environment asks for them."""
         if folder := os.environ.get(SCREENSHOTS):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.wait_for_timeout(600)  # charts fade in
+            self.page.wait_for_timeout(600)  # Charts fade in.
             self.page.screenshot(path=Path(folder) / f"{name}.png")
             size = self.page.viewport_size
             height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
@@ -196,14 +196,14 @@ class Chart:
         self.plot = page.locator(f".st-key-{key} .js-plotly-plot")
 
     def data(self):
-        """What is drawn, one dict a trace (as far as it is JSON)."""
+        """Return the chart's data, one dict per Plotly trace (only what JSON can hold)."""
         return json.loads(self.plot.evaluate("plot => JSON.stringify(plot.data)"))
 
     def font_color(self):
         return self.plot.evaluate("plot => plot.layout.font.color")
 
     def pixel(self, x, y):
-        """Where the point (x, y) of the axes is on the screen."""
+        """Return where the point (x, y) of the axes is on the screen."""
         self.plot.scroll_into_view_if_needed()
         return self.plot.evaluate(
             """(plot, [x, y]) => {
@@ -221,7 +221,7 @@ class Chart:
         )
 
     def hover(self, x, y):
-        """Point at (x, y); gives what the chart says then."""
+        """Point at (x, y); return the text of the label that appears."""
         at_x, at_y = self.pixel(x, y)
         self.page.mouse.move(at_x - 3, at_y - 3)
         self.page.mouse.move(at_x, at_y, steps=4)

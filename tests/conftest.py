@@ -1,11 +1,11 @@
-"""What all tests share: small models, and no network."""
+"""Fixtures shared by all tests: small models, no network, and the app in a browser."""
 
 import ipaddress
 import socket
 
 from jaxtyping import install_import_hook
 
-# Before anything imports gptviz: from here on the shapes and types that numerics declares are checked at every call.
+# This must come before any import of gptviz: it checks the shapes and types declared in numerics at every call.
 install_import_hook("gptviz.numerics", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest
@@ -15,12 +15,12 @@ from tiny import tiny_engine
 
 import gptviz
 
-torch.set_num_threads(1)  # the models are small: threads of torch would wait for each other
+torch.set_num_threads(1)  # The models are so small that torch's threads would mostly wait for each other.
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Any connection that leaves this machine fails the test."""
+    """Fail the test on any connection that leaves this machine."""
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, _loopback_only(getattr(socket.socket, name)))
 
@@ -43,7 +43,7 @@ def _is_loopback(host):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """An engine with a seeded model: 3 blocks, 4 heads, 16 dimensions, 32 positions, a head of its own."""
+    """An engine with a seeded model: 3 blocks, 4 heads, 16 dimensions, 32 positions, an untied output head."""
     return tiny_engine()
 
 
@@ -61,7 +61,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def address(browser, tmp_path_factory):
-    """The app, warmed up, with no hub within reach."""
+    """The address of the running app, with no hub within reach."""
     with app_server(tmp_path_factory.mktemp("app")) as address:
         yield address
 
@@ -86,8 +86,10 @@ def tab(new_tab):
 
 @pytest.fixture(autouse=True)
 def no_part_fails(request, caplog):
-    """A part of a page that fails is a sentence there, and so a test might not see it: it fails the test, unless the
-    test is about that (`@pytest.mark.fails`)."""
+    """Fail the test if part of a page fails, unless the test is about that (`@pytest.mark.fails`).
+
+    A part that fails only shows a sentence on the page, which a test might miss.
+    """
     yield
     if not request.node.get_closest_marker("fails"):
         records = [record for record in caplog.get_records("call") if record.name == "gptviz.ui.fragments"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = 10_000  # files from here on have a sha256 as their ETag, as those in Git LFS; others their Git blob's sha1
+LARGE = 10_000  # From this size on a file's ETag is its sha256, as with Git LFS; below it, the sha1 of its Git blob.
 
 
 def etag_of(content):
@@ -20,18 +20,18 @@ def etag_of(content):
 
 @dataclass
 class Hub:
-    """What the server holds, how it behaves, and what it was asked."""
+    """The server's files, how it behaves, and the requests it got."""
 
     files: dict  # "owner/name/file" -> bytes
     url: str = ""
-    status: int = 200  # of every answer, where it is no 200
-    cut_after: int | None = None  # the next body of a large file breaks off after so many bytes; once
-    cut_always: bool = False  # and every later one too
-    damaged: frozenset = frozenset()  # file names whose bodies have a wrong byte in the middle
-    instead: dict = field(default_factory=dict)  # file name -> what is sent in its place, under its ETag
+    status: int = 200  # the status of every response, if it is not 200
+    cut_after: int | None = None  # the next body of a large file is cut off after this many bytes, once
+    cut_always: bool = False  # every later body is cut off too
+    damaged: frozenset = frozenset()  # names of files whose bodies have one wrong byte in the middle
+    instead: dict = field(default_factory=dict)  # file name -> content sent in its place, with the original ETag
     seconds_a_chunk: float = 0.0
-    hold_after: int | None = None  # the body of a large file stops after so many bytes, until this is None again
-    silent: threading.Event = field(default_factory=threading.Event)  # set: it takes requests and does not answer
+    hold_after: int | None = None  # the body of a large file stops after this many bytes until this is None again
+    silent: threading.Event = field(default_factory=threading.Event)  # while set: accept requests, never respond
     commit: str = COMMIT
     requests: list = field(default_factory=list)  # (method, file, Range or None)
     tokens: list = field(default_factory=list)  # the Authorization header of each request that had one
@@ -42,7 +42,7 @@ class Hub:
 
 @contextmanager
 def serving(files):
-    """Serve `files` while inside; gives the `Hub`."""
+    """Serve `files` while inside; yield the `Hub`."""
     hub = Hub(files)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True

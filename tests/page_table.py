@@ -1,4 +1,4 @@
-"""The app's pages, as tests name them."""
+"""The app's pages, for the tests."""
 
 from pages import PAGES as GROUPS
 

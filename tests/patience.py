@@ -1,14 +1,14 @@
-"""How long tests wait: for what they wait for, however slow the machine, and at some time no longer for what hangs."""
+"""How long tests wait: long enough for the slowest machine, but not forever if something hangs."""
 
 import time
 
 import pytest
 
-SECONDS = 600  # no test's verdict may depend on it: it is there to end those that hang
+SECONDS = 600  # No verdict may depend on this: it only ends tests that hang.
 
 
 def until(holds, what="it"):
-    """Wait until `holds()` is true; gives what it gave then."""
+    """Wait until `holds()` is true; return its value."""
     end = time.monotonic() + SECONDS
     while not (found := holds()):
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""GPT-2's forward pass in float64 NumPy, written from its formulas: no torch, nothing of gptviz."""
+"""GPT-2's forward pass in float64 NumPy, written from its formulas: no torch and no code from gptviz."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def gelu(x):
 
 
 def attention(x, weights, n_heads):
-    """[pos, emb_dim] -> [pos, emb_dim], head by head and query by query."""
+    """[pos, emb_dim] -> [pos, emb_dim], computed head by head and query by query."""
     n_pos, emb_dim = x.shape
     head_dim = emb_dim // n_heads
     q, k, v = (linear(x, weights, f"W_{name}") for name in ("query", "key", "value"))
@@ -33,7 +33,7 @@ def linear(x, weights, name):
 
 
 def forward(ids, weights, n_heads):
-    """ids [pos] -> logits [pos, vocab_size]; `weights` under the course's names."""
+    """ids [pos] -> logits [pos, vocab_size]; `weights` uses the course's names."""
     weights = {name: np.asarray(array, dtype=np.float64) for name, array in weights.items()}
     x = weights["tok_emb.weight"][ids] + weights["pos_emb.weight"][: len(ids)]
     n_layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("trf_blocks."))

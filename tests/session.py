@@ -1,4 +1,4 @@
-"""A session at the app's server without a browser: what a browser sends and gets, over the same web socket."""
+"""A browserless session that exchanges a browser's messages with the app's server over the same web socket."""
 
 import socket
 from urllib.parse import urlencode, urlsplit
@@ -11,9 +11,9 @@ from websockets.sync.client import connect
 
 
 def connected(address, *, origin=None, host=None):
-    """A web socket to the app; with `host`, asked for under that name.
+    """Connect to the app's web socket; `host` is the host name to ask for, if not the address itself.
 
-    It takes messages, and says that it is still there, also while nobody calls `receive`.
+    The connection keeps receiving messages and answering pings, even while nothing calls `receive`.
     """
     there = urlsplit(address)
     return connect(
@@ -30,7 +30,7 @@ def connected(address, *, origin=None, host=None):
 
 
 def send(connection, **message):
-    """Send one message of a browser: its kind, and what is in it."""
+    """Send one of a browser's messages: the keyword is its kind, the value its content."""
     connection.send(BackMsg(**message).SerializeToString())
 
 
@@ -40,12 +40,12 @@ def ask_for(connection, page="", **query):
 
 
 def receive(connection):
-    """The next message of the server."""
+    """Return the server's next message."""
     return ForwardMsg.FromString(connection.recv(timeout=patience.SECONDS))
 
 
 def open_session(address, page="", *, origin=None, host=None, **query):
-    """Open a page by its link; gives every message that comes until its script is done."""
+    """Open a page by its link; return every message until its script is done."""
     with connected(address, origin=origin, host=host) as connection:
         ask_for(connection, page, **query)
         messages = []
@@ -57,6 +57,6 @@ def open_session(address, page="", *, origin=None, host=None, **query):
 
 
 def elements(messages, kind):
-    """The elements of this kind that came, in order."""
+    """Return the received elements of this kind, in order."""
     deltas = [message.delta.new_element for message in messages if message.WhichOneof("type") == "delta"]
     return [getattr(element, kind) for element in deltas if element.WhichOneof("type") == kind]

@@ -11,7 +11,7 @@ from gptviz.catalog import MODELS
 from gptviz.hooks import keys, record
 from gptviz.trace import Trace
 
-# The contract with every view, notebook and page: names, whether there is one a layer, and shapes.
+# The contract with every view, notebook and page: names, whether there is one per layer, and shapes.
 CONTRACT = {
     "embed": (False, ("pos", "emb_dim")),
     "pos_embed": (False, ("pos", "emb_dim")),
@@ -304,7 +304,7 @@ def test_derived_bytes_stay_within_the_budget(story):
 
 
 def blank_trace(name, n_tokens):
-    """A trace of a named model's shape whose arrays hold nothing."""
+    """Return a trace with a named model's shape and empty arrays, and the list of its calls to `derive`."""
     config = MODELS[name].config
     emb_dim, n_heads, head_dim = config["emb_dim"], config["n_heads"], config["emb_dim"] // config["n_heads"]
     sizes = {"pos": n_tokens, "emb_dim": emb_dim, "4*emb_dim": 4 * emb_dim, "head": n_heads, "head_dim": head_dim}

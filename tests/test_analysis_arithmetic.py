@@ -32,7 +32,7 @@ def actual(trace, step, layer):
 
 
 def corners(array):
-    """The first cell, the last, and one in the middle."""
+    """Return the indices of the first cell, the last, and one in the middle."""
     return [(0,) * array.ndim, tuple(size - 1 for size in array.shape), tuple(size // 2 for size in array.shape)]
 
 
@@ -58,7 +58,7 @@ def test_the_model_is_right_in_every_cell(engine, trace, key):
         assert recomputed.dtype == np.float64
         assert recomputed.shape == values.shape
         assert found.largest_difference == pytest.approx(np.abs(recomputed - values).max(), rel=1e-6)
-        if key != "logits":  # which differ in rounding with the number of rows made together
+        if key != "logits":  # The logits' rounding depends on how many rows are computed together.
             worst = explain(trace, step, found.at, layer)
             assert found.share == pytest.approx(worst.difference / worst.tolerance, rel=1e-5)
 
@@ -79,7 +79,7 @@ def test_the_arithmetic_of_a_cell_is_that_of_the_whole_step(engine, trace, key):
 
 
 def corrupted(engine, name, layer, index, change):
-    """A trace in which one captured value is `change` of what it was."""
+    """Return a trace in which one captured value is replaced by `change(value)`."""
     trace = engine.run(TEXT, keep=ACTIVATIONS)
     key = (name, layer)
     if name in ("resid_pre", "resid_post"):
@@ -125,7 +125,7 @@ def test_a_wrong_operand_fails_the_step_that_reads_it(tiny, key):
 
 
 def test_an_error_in_a_small_cell_shows_beside_a_huge_one(tiny):
-    """GPT-2's stream has a few dimensions in the thousands: they must not make the check blind."""
+    """GPT-2's residual stream has a few dimensions in the thousands; they must not hide small errors from the check."""
     trace = corrupted(tiny, "mlp_out", 1, (3, 0), lambda x: np.float32(3000))
     trace._stream = (*trace._stream[:2], trace["resid_mid", 1] + trace["mlp_out", 1], trace._stream[3])
     assert check(trace, STEPS["shortcut2"], 1).passed

@@ -17,7 +17,7 @@ def test_all_heads_of_a_model_one_row_each(tiny):
 
 
 def test_the_ov_circuit_is_the_heads_contribution_to_the_logits(tiny):
-    """Weights times what each key would give is what the head gave: summed over keys, its attribution."""
+    """The pattern times each key's effect, summed over keys, is the head's contribution to the logits."""
     trace, layer, head, query = tiny.run("the cat sat on the mat"), 1, 2, 4
     scale = float(frozen_scale(trace["resid_post", 2][query]))
     values = trace["v", layer][:, head]

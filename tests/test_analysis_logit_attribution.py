@@ -47,7 +47,7 @@ def test_every_part_has_one_row(engine, trace):
 
 
 def test_each_contribution_is_what_the_logit_loses_without_the_part(engine, trace):
-    """Take the part off the last stream, and divide by the same scale as before."""
+    """Subtract the part from the last stream, and divide by the same scale as before."""
     position, token = 3, 257
     n_layers, head_dim = trace.config["n_layers"], trace.config["emb_dim"] // trace.config["n_heads"]
     weights = {name: engine.weights[name].astype(np.float64) for name in ("final_norm.scale", "final_norm.shift")}
@@ -98,7 +98,7 @@ def test_direct_effects_of_many_vectors_are_those_of_each(tiny):
         np.testing.assert_allclose(direct_effect(tiny.weights, vector), effect, atol=1e-5)
     np.testing.assert_allclose(
         direct_effect(tiny.weights, vectors[0] + 5), together[0], atol=1e-4
-    )  # a mean is taken off
+    )  # The final norm subtracts the mean, so a constant has no effect.
 
 
 def test_pushed_tokens_are_the_most_raised_and_the_most_lowered():

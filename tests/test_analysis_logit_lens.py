@@ -19,7 +19,7 @@ def trace(engine):
 
 
 def direct_logits(engine, stream):
-    """The model's own norm and head, on the stream."""
+    """Apply the model's own final norm and output head to the stream."""
     with torch.inference_mode():
         return engine._model.out_head(engine._model.final_norm(torch.tensor(np.array(stream)))).numpy()
 

@@ -20,7 +20,7 @@ def test_a_text_of_one_token_has_no_others():
 
 
 def test_an_mlp_is_the_sum_of_its_neurons_effects(tiny):
-    """Activations times effects, and the bias, is what the MLP does to the logits."""
+    """The sum of activations times effects, plus the bias, is the MLP's effect on the logits."""
     trace = tiny.run("the cat")
     effects = neuron_effect(tiny.weights, 1, np.arange(64), scale=2.0)
     reader = tiny.weights["final_norm.scale"] * tiny.weights["out_head.weight"]  # [vocab_size, emb_dim]

@@ -15,7 +15,7 @@ def test_rows_are_the_sub_layers_in_order(tiny):
 
 
 def test_cosine_length_and_stream_obey_the_law_of_cosines(tiny):
-    """|a + b|^2 = |a|^2 + |b|^2 + 2 |a| |b| cos: what is added leads from one depth to the next."""
+    """|a + b|^2 = |a|^2 + |b|^2 + 2 |a| |b| cos, where b is what is added to the stream a between two depths."""
     stream, norms, cosines = added_to_stream(tiny.run("the cat sat on the mat"))
     np.testing.assert_allclose(
         stream[1:] ** 2, stream[:-1] ** 2 + norms**2 + 2 * stream[:-1] * norms * cosines, rtol=1e-4

@@ -1,4 +1,4 @@
-"""The app without a browser: every page, any text, any link, any model; what the pages keep, compute and share."""
+"""The app without a browser: every page, any text, link or model; and what pages keep, compute and share."""
 
 import json
 import re
@@ -25,9 +25,9 @@ from gptviz.ui.page import EXAMPLE
 
 APP = Path(__file__).parents[1] / "app.py"
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
-OWN_TEXTS = {"patching"}  # pages that do without the shared text
+OWN_TEXTS = {"patching"}  # pages that do not use the shared text
 EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))
-# What all pages do by the same lines is looked at on one of them in the fast suite, and on all in the slow one.
+# Where all pages share the same code, the fast suite tests one page and the slow suite tests them all.
 ONE_PAGE, ONE_PAGE_OF_THE_TEXT = (
     pytest.mark.parametrize(
         "page", [pytest.param(page, marks=() if page == "attention" else pytest.mark.slow) for page in pages]
@@ -52,16 +52,16 @@ FAST_TEXTS = 4
 
 @pytest.fixture(autouse=True)
 def this_machine(monkeypatch, tmp_path):
-    """No model of the hub is on this machine, and none can come; no models of one's own."""
+    """No hub model is on this machine, none can be downloaded, and the user has no models of their own."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(hub, "download", lambda *_: pytest.fail("a download was started"))
     monkeypatch.delenv(models.OWN_MODELS_VARIABLE, raising=False)
-    st.set_option("client.showErrorDetails", "full")  # an exception on a page is shown by the test
+    st.set_option("client.showErrorDetails", "full")  # Show the text of any exception on the page.
 
 
 @pytest.fixture(autouse=True)
 def served_as_an_app(monkeypatch):
-    """AppTest runs app.py without the server that serves it; see `gptviz.ui.server.restrict`."""
+    """Set up pages as the server does: AppTest runs app.py without it; see `gptviz.ui.server.restrict`."""
     start = PagesManager.__init__
 
     def started(self, *args, **kwargs):
@@ -72,9 +72,9 @@ def served_as_an_app(monkeypatch):
 
 
 def open_page(page="", **query):
-    """A new session whose first request is this link."""
+    """Return a new session whose first request is this link."""
     app = AppTest.from_file(APP, default_timeout=patience.SECONDS)
-    app._bidi_component_manager = _COMPONENTS.get("manager")  # found once: it takes longer than a page
+    app._bidi_component_manager = _COMPONENTS.get("manager")  # found only once: it takes longer than a page
     app.query_params |= query
     go_to(app, page)
     _COMPONENTS["manager"] = app._bidi_component_manager
@@ -97,12 +97,12 @@ def check_page(app, page):
 
 
 def failed(app):
-    """The parts of the page that failed: the buttons that start it again."""
+    """Return the keys of the buttons that restart a failed part, one per part of the page that failed."""
     return [button.key for button in app.button if button.label == "Start this page again"]
 
 
 def position(app):
-    """The picker of a token. Its key changes with the text."""
+    """Return the token picker. Its key changes with the text."""
     (picker,) = [box for box in app.selectbox if box.key.removesuffix("-2") == "position"]
     return picker
 
@@ -112,7 +112,7 @@ def charts(app):
 
 
 def notices(app):
-    """What a link asked for in vain, one sentence each."""
+    """Return the notices about settings in the link that could not be used, one sentence each."""
     boxes = [box.value for box in app.info if box.icon == ":material/link:"]
     assert len(boxes) <= 1
     return [sentence for box in boxes for sentence in box.split("  \n")]
@@ -120,7 +120,7 @@ def notices(app):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What story-gpt is called for while a test runs: "run" for an engine's run, "stream" for all its blocks."""
+    """Log story-gpt's calls during a test: "run" for an engine's run, "stream" for a pass through all its blocks."""
     log = []
     story_blocks = 6
 
@@ -592,7 +592,7 @@ def test_sessions_with_the_same_text_share_one_run(page, calls):
 def test_pages_share_one_run(calls):
     app = open_page(text="A text that goes from page to page.")
     on_one_page = list(calls)
-    for page in PAGES.keys() - EXPERIMENTS:  # these run the model in other ways
+    for page in PAGES.keys() - EXPERIMENTS:  # The experiments run the model in other ways.
         check_page(go_to(app, page), page)
     assert calls == on_one_page
 

@@ -1,4 +1,4 @@
-"""The experiments' pages, without a browser: what they show is what the engine gives, before and after."""
+"""The experiments' pages, without a browser: they show what the engine returns, before and after a change."""
 
 import base64
 
@@ -20,12 +20,12 @@ TEXT = "The cat sat on the mat. The cat"
 
 
 def trace_with(app, name):
-    """The first chart's trace of this name."""
+    """Return the Plotly trace with this name in the first chart."""
     return next(trace for figure in charts(app) for trace in figure["data"] if trace.get("name") == name)
 
 
 def numbers(array):
-    """A Plotly array as it travels: a list, or typed bytes."""
+    """Decode an array from Plotly's JSON: a list, or typed bytes."""
     if isinstance(array, dict):
         return np.frombuffer(base64.b64decode(array["bdata"]), dtype=np.dtype(array["dtype"]))
     return np.array(array, dtype=float)
@@ -167,7 +167,7 @@ def test_patching_needs_no_text_but_its_own():
 def test_prompts_that_the_model_does_not_tell_apart_are_said_to_be_so():
     app = open_page("patching")
     assert len(app.warning) == 0
-    app.button(key="pair-2").click().run()  # story-gpt cannot do GPT-2's pair
+    app.button(key="pair-2").click().run()  # story-gpt cannot solve GPT-2's pair.
     assert any("hardly tells the two prompts apart" in warning.value for warning in app.warning)
 
 

@@ -1,4 +1,4 @@
-"""The pages that look inside the model, without a browser: what they say, and that a wrong number turns them red."""
+"""The pages that look inside the model, without a browser: what they say, and that wrong numbers turn them red."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ def checkpoint(tmp_path, monkeypatch):
 
 @pytest.fixture
 def guessed(tmp_path, monkeypatch):
-    """Two state dicts of the course that do not say how many heads their models have."""
+    """Two of the course's state dicts, which do not say how many heads their models have."""
     for name, width in (("narrow.pth", 64), ("wide.pth", 128)):
         torch.save(tiny_model(emb_dim=width, n_heads=4, n_layers=1).state_dict(), tmp_path / name)
     monkeypatch.setenv(models.OWN_MODELS_VARIABLE, f"{tmp_path / 'narrow.pth'}{os.pathsep}{tmp_path / 'wide.pth'}")
@@ -111,7 +111,7 @@ def test_every_page_shows_every_kind_of_model(checkpoint, page, view, model, n_t
 
 
 def test_a_model_that_nobody_uses_is_freed_at_once():
-    """Without a cycle, for which Python would have to search: the app searches seldom (.streamlit/config.toml)."""
+    """Reference cycles would keep it, as the app rarely collects garbage (.streamlit/config.toml)."""
     model = models._load("story-gpt")
     trace = model.trace(model.engine.tokenize("Once upon a time"))
     assert trace["pattern", 1].size

@@ -1,11 +1,11 @@
-"""What may become a setting, what a widget is told, and what happens where a part of a page fails."""
+"""Valid settings, the values a widget is sent, and what happens if part of a page fails."""
 
 import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from test_app import check_page, failed, go_to, open_page, position, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz.charts
-from gptviz.ui import chips, look, models, state
+from gptviz.ui import chips, look, models, settings, state
 from gptviz.ui.settings import DECIMAL, IDS, NAMES, NUMBERS, PARTS, SETTINGS, STRING, SWITCH, WHOLE
 
 FAULT = "a fault made by a test"
@@ -50,7 +50,7 @@ def settings_of(app):
     ],
 )
 def test_a_label_that_is_no_option_changes_nothing(monkeypatch, page, widget, label):
-    """As a browser sends it that shows the text, or the model, of before; or that is made to send anything."""
+    """A browser may send one if it still shows the previous text or model, or if someone tampers with it."""
     app = open_page(page, text="One two three")
     before = dict(settings_of(app))
     (box,) = [box for box in app.selectbox if box.key == widget]
@@ -66,7 +66,7 @@ def test_a_label_that_is_no_option_changes_nothing(monkeypatch, page, widget, la
 
 
 def test_a_widget_is_told_nothing_that_it_shows():
-    """What a browser is told it takes for newer than the key that was pressed meanwhile."""
+    """The browser treats any value it is sent as newer than a key pressed in the meantime."""
     app = open_page("next_token", temperature="0.5")
     for value in (0.55, 0.6):
         app.slider(key="temperature").set_value(value).run()
@@ -85,7 +85,7 @@ def test_a_widget_is_told_what_it_does_not_show():
     assert app.text_input(key="clean").value.startswith("The old man")
 
 
-# --- a part that fails ------------------------------------------------------------------------------
+# --- failing parts ----------------------------------------------------------------------------------
 
 
 def fails(*_, **__):
@@ -99,7 +99,7 @@ def fails_for(setting, value, usual):
 @pytest.mark.fails
 def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(monkeypatch, caplog):
     usual = gptviz.charts.lens_map
-    monkeypatch.setattr(gptviz.charts, "lens_map", fails_for(state.TOKEN, 1, usual))
+    monkeypatch.setattr(gptviz.charts, "lens_map", fails_for(settings.TOKEN, 1, usual))
     app = open_page("residual", text="One two three", bos="1")
     check_page(app, "residual")
     position(app).select(1).run()

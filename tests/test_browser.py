@@ -1,4 +1,4 @@
-"""The app as a person meets it: in headless Chromium, by mouse, keyboard and link."""
+"""The app as users meet it: in headless Chromium, by mouse, keyboard and link."""
 
 import re
 
@@ -24,7 +24,7 @@ def chosen_token(tab):
     return tab.page.get_by_role("combobox", name="Token").input_value()
 
 
-# --- what is seen -----------------------------------------------------------------------------------
+# --- what the user sees -----------------------------------------------------------------------------
 
 
 @EVERY_PAGE
@@ -64,7 +64,7 @@ def wait_for_colors(tab, theme):
 def test_another_mode_gives_the_charts_its_colours(tab):
     tab.open("attention")
     wait_for_colors(tab, LIGHT)
-    tab.page.emulate_media(color_scheme="dark")  # as the computer does at dusk
+    tab.page.emulate_media(color_scheme="dark")  # The system may switch to dark mode in the evening.
     wait_for_colors(tab, DARK)
     tab.page.get_by_test_id("stMainMenu").locator("button").first.click()
     tab.page.get_by_text("Light").last.click()
@@ -73,7 +73,7 @@ def test_another_mode_gives_the_charts_its_colours(tab):
     tab.settle()
     tab.check()
     state, quiet = tab.page.locator('[data-testid="stApp"]'), []
-    while quiet[-10:] != [True] * 10:  # and it is over then: no run asks for the next
+    while quiet[-10:] != [True] * 10:  # Afterwards the page is quiet: no run triggers another.
         assert len(quiet) < 1000
         tab.page.wait_for_timeout(100)
         quiet.append(state.get_attribute("data-test-script-state") == "notRunning")
@@ -221,7 +221,7 @@ def choose_model(tab, name):
 
 
 def test_a_model_comes_from_the_hub_with_progress_and_is_then_in_use(new_tab, tmp_path):
-    # Of a size that huggingface_hub tells of on the way: every 10 MB.
+    # The model is large enough for huggingface_hub to report progress, which it does every 10 MB.
     model, config = tiny_model(tied_head=True, emb_dim=128), gpt2_config(tied_head=True, n_embd=128)
     folder = write_folder(tmp_path / "repo", gpt2_tensors(model), config)
     files = {f"openai-community/gpt2/{path.name}": path.read_bytes() for path in folder.iterdir()}
@@ -241,7 +241,7 @@ def test_a_model_comes_from_the_hub_with_progress_and_is_then_in_use(new_tab, tm
         tab.check()
         assert tab.query == {"text": TEXT, "head": "1", "model": "gpt2"}
         assert tab.chart("attention-map").data() != before
-        assert number(tab, "Layer").get_attribute("max") == "2"  # the server's GPT-2 has 3 blocks
+        assert number(tab, "Layer").get_attribute("max") == "2"  # the GPT-2 on the test's hub has 3 blocks
 
 
 def test_without_a_hub_one_sentence_says_so_and_the_model_stays(tab):
@@ -268,15 +268,15 @@ def test_a_thousand_tokens_of_gpt2_smalls_size_can_be_looked_at(tab):
     number(tab, "Head").press("ArrowDown")
     tab.wait_for_query(model="untrained", text=text, head="4")
     tab.settle()
-    tab.chart("attention-lines").click(0, 30)  # the lines begin at position 960
+    tab.chart("attention-lines").click(0, 30)  # The lines begin at position 960.
     tab.wait_for_query(model="untrained", text=text, head="4", token="990")
     tab.check()
 
 
 # --- by keyboard ------------------------------------------------------------------------------------
 
-# Controls that a person sees, also inside of components. Left out: the small buttons beside a number or a list (arrow
-# keys do that), the toolbars of charts and tables (shown under the mouse), and what Streamlit's own frame has.
+# All visible controls, including those inside components. Left out: the small buttons beside a number or a list (the
+# arrow keys do the same), the toolbars of charts and tables (shown on hover), and Streamlit's own frame.
 CONTROLS = """() => {
     const within = root => [...root.querySelectorAll('*')].flatMap(element =>
         [element, ...(element.shadowRoot ? within(element.shadowRoot) : [])])

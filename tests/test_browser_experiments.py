@@ -18,7 +18,7 @@ def test_clicks_switch_parts_off_and_on_again(tab):
     board = tab.chart("board")
     board.click(2, 5)
     tab.page.get_by_text("L5H2", exact=True).first.wait_for()
-    tab.wait_for_query(text=TEXT)  # it is what the page begins with, so the link need not say it
+    tab.wait_for_query(text=TEXT)  # These are the page's initial settings, so the link need not contain them.
     tab.settle()
     assert metrics(tab)[0] != "0.0000 nats"
     board.click(7, 0)  # the MLP of layer 0
@@ -55,11 +55,11 @@ def test_a_patch_map_fills_and_its_head_is_found(tab):
 
 
 def test_patching_can_be_stopped_and_taken_up(tab):
-    """GPT-2 small's size, so that it takes a while."""
+    """The model has GPT-2 small's size, so patching takes a while."""
     words = " the cat sat" * 14
     query = urlencode({"model": "untrained", "clean": "A dog" + words, "corrupted": "A cow" + words})
     tab.page.goto(f"{tab.address}/patching?{query}")
-    tab.page.locator(".st-key-stop button").click()  # Streamlit has a Stop of its own
+    tab.page.locator(".st-key-stop button").click()  # Streamlit has its own Stop button.
     tab.page.get_by_role("button", name="Go on").wait_for()
     tab.settle()
     shown = tab.page.get_by_text("Patching:").first.inner_text()
@@ -146,7 +146,7 @@ LAST_ACTIONS = {
 
 @pytest.mark.parametrize("page", LAST_ACTIONS)
 def test_what_was_chosen_last_is_there_when_one_comes_back(tab, page):
-    """In a fragment: Streamlit itself forgets such a value when another page is opened."""
+    """The widget is in a fragment, and Streamlit forgets such a value when another page is opened."""
     act, expected = LAST_ACTIONS[page]
     tab.open(page)
     act(tab)

@@ -1,6 +1,7 @@
 """Everyday gestures: typing and clicking in one movement, held keys, a server that was away, a page that fails.
 
-Pauses are a person's. No verdict depends on them, nor on the machine's speed: whatever comes first, it must end well.
+Pauses are as long as a person's. No verdict depends on them or on the machine's speed: any order of events must end
+well.
 """
 
 import pytest
@@ -8,16 +9,16 @@ from browser import app_server, free_port
 from page_table import PAGES
 from test_browser import number
 
-from gptviz.ui import state
+from gptviz.ui import settings
 
 pytestmark = pytest.mark.browser
 
 TEXTS = {
     "shorter": "Hi",
-    "longer": state.TEXT.default + " ran away over the hill, and the cat ran after it until the sun went down.",
+    "longer": settings.TEXT.default + " ran away over the hill, and the cat ran after it until the sun went down.",
     "another": "In a far land where nobody ever went, seven old kings sat around one small fire and told old tales.",
 }
-# What a person clicks right after typing: on every page something that is near.
+# For every page, a nearby control that a user may click right after typing.
 CLICKS = {
     "": ["Explain each part"],
     "tokens": ["Word"],
@@ -35,7 +36,7 @@ CLICKS = {
 
 
 def click_by_hand(tab, name, pause):
-    """Press and let go of the mouse as a hand does: typing ends with the press, the click comes with the letting go."""
+    """Press and release the mouse as a person does: pressing ends the typing, releasing makes the click."""
     target = tab.page.get_by_test_id("stMain").get_by_text(name, exact=True).first
     target.scroll_into_view_if_needed()
     box = target.bounding_box()
@@ -46,7 +47,7 @@ def click_by_hand(tab, name, pause):
 
 
 def check_whole(tab):
-    """No error, and no part of the page that failed."""
+    """Assert that the page shows no error and that no part of it failed."""
     tab.check()
     assert tab.page.get_by_role("button", name="Start this page again").count() == 0
 
@@ -153,7 +154,7 @@ def test_lines_that_are_pasted_stay_lines(tab):
     tab.open("tokens")
     box = tab.page.get_by_label("Text", exact=True)
     box.fill("")
-    tab.page.keyboard.insert_text("One\n\ntwo\n")  # as an input method or the clipboard does
+    tab.page.keyboard.insert_text("One\n\ntwo\n")  # An input method or the clipboard inserts text like this.
     box.press("Enter")
     tab.wait_for_query(text="One\n\ntwo\n")
 
@@ -162,7 +163,7 @@ def test_lines_that_are_pasted_stay_lines(tab):
 
 
 class Restarted:
-    """A server that can be stopped, and started anew at the same address: it then knows no session."""
+    """A server that can be stopped and restarted at the same address; after a restart it knows no sessions."""
 
     def __init__(self, folder):
         self.folder, self.port, self.n_starts = folder, free_port(), 0
@@ -185,7 +186,7 @@ def server(tmp_path):
 
 
 def wait_until(tab, connection):
-    """The browser looks for its server at growing intervals."""
+    """Wait for the connection state; the browser tries to reconnect at growing intervals."""
     tab.page.locator(f'[data-testid="stApp"][data-test-connection-state="{connection}"]').wait_for()
 
 
@@ -206,7 +207,7 @@ def test_the_first_edit_after_a_restart_counts(new_tab, server):
     check_whole(tab)
 
     restart(tab, server)
-    number(tab, "Head").press("ArrowDown")  # in a fragment, which the new session does not know
+    number(tab, "Head").press("ArrowDown")  # This control is in a fragment, which the new session does not know.
     tab.wait_for_query(text="Four five six seven", layer="3", head="4")
     tab.settle()
     assert number(tab, "Head").input_value() == "4"
@@ -244,15 +245,15 @@ def test_a_text_too_long_for_a_link_survives_a_restart(new_tab, server):
 
 # --- a page that fails ------------------------------------------------------------------------------
 
-# Streamlit's own command line, where heads above 5 cannot be drawn.
+# Run Streamlit's command line with a fault: head 0 cannot be drawn.
 FAILING = """
 import sys
 from gptviz import charts
 attention_map = charts.attention_map
 
 def fails_on_a_head(pattern, *args, **kwargs):
-    from gptviz.ui import state
-    if state.get(state.HEAD) == 0:
+    from gptviz.ui import settings, state
+    if state.get(settings.HEAD) == 0:
         raise ZeroDivisionError("a fault made by a test")
     return attention_map(pattern, *args, **kwargs)
 

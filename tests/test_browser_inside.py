@@ -69,7 +69,7 @@ def test_steps_of_a_block_are_walked_and_a_cell_is_picked(tab, story):
 
 def test_a_click_on_a_small_map_opens_that_head(tab):
     tab.open("attention", view="all", text=TEXT)
-    side = len(gpt2_tokenizer().encode(TEXT)) + 2  # of a small map, with the gap
+    side = len(gpt2_tokenizer().encode(TEXT)) + 2  # side of a small map, including the gap
     tab.chart("all-heads").click(2.4 * side, 3.4 * side)
     tab.wait_for_query(text=TEXT, layer="3", head="2")
     tab.page.locator(".st-key-attention-map .js-plotly-plot").wait_for()
@@ -134,7 +134,7 @@ def test_the_lens_grid_tells_the_top_five(tab, story):
 
 
 def test_another_head_draws_its_map_once(tab):
-    """Streamlit gives Plotly a copy after the first drawing: see `gptviz.charts.theme.figure`."""
+    """After the first drawing Streamlit passes Plotly a copy of the chart: see `gptviz.charts.theme.figure`."""
     tab.open("attention", head=1)
     tab.page.evaluate(
         """() => {

@@ -93,7 +93,7 @@ def test_a_failure_reaches_all_who_wait_and_leaves_nothing():
 
 
 class GivesUp(BaseException):
-    """As Streamlit ends a script: it is a matter of that session alone."""
+    """An exception like the one with which Streamlit ends a script: it concerns that session only."""
 
 
 def test_who_gives_up_takes_nobody_along():

@@ -70,7 +70,7 @@ def test_chosen_row_and_column_are_framed():
 
 
 def lines_of(figure):
-    """(query, key) of every line, by colour."""
+    """Return the set of (query, key) of every line, by colour."""
     lines = {}
     for trace in figure.data:
         if trace.mode == "lines":
@@ -156,7 +156,7 @@ def test_every_chart_draws_any_length_in_both_themes(theme, n_tokens):
 
 @pytest.mark.parametrize(("theme", "background"), [(charts.LIGHT, "#FFFFFF"), (charts.DARK, "#0F1419")])
 def test_text_and_lines_stand_out_from_the_page(theme, background):
-    """WCAG 2.2: 4.5 for text, 3 for what a chart draws."""
+    """WCAG 2.2 requires a contrast of 4.5 for text and 3 for what a chart draws."""
     assert contrast(theme.text, background) > 7
     assert contrast(theme.muted, background) > 4.5
     assert all(contrast(color, background) > 3 for color in (theme.main, theme.accent, theme.second))
@@ -185,7 +185,7 @@ def test_signed_maps_are_centred_on_zero_and_keep_every_number():
 
 def test_masked_scores_are_grey_and_do_not_stretch_the_scale():
     scores = VALUES[:, :4].copy()
-    scores[0, 3] = 1e9  # in the future
+    scores[0, 3] = 1e9  # a key in the future
     figure = charts.token_pair_map(scores, STRINGS, what="score", masked=True)
     assert np.isnan(figure.data[0].z[0, 3])
     assert figure.data[0].zmax == pytest.approx(np.abs(scores[np.tri(4, dtype=bool)]).max())
@@ -228,13 +228,13 @@ def test_gelu_values_lie_on_the_curve():
 
 
 def noise(layers, heads, side):
-    """The hardest picture to compress."""
+    """Return random tiles, the hardest picture to compress."""
     return np.random.default_rng(0).integers(0, 256, (layers, heads, side, side), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("side", "limit"), [(64, 15_900_000 / 20), (94, 1_500_000)])
 def test_all_heads_of_gpt2_small_stay_within_their_bytes(side, limit):
-    """A twentieth of BertViz's model view at 64 tokens; 1.5 MB at 1,024, where 11 tokens fall together."""
+    """At 64 tokens, a twentieth of BertViz's model view; at 1,024, where 11 tokens share a pixel, 1.5 MB."""
     assert len(charts.small_maps(noise(12, 12, side)).to_json()) < limit
 
 
@@ -296,7 +296,7 @@ def test_a_chart_sends_few_bytes(name):
 
 
 def one_dimensional(value):
-    """Every typed array of one dimension in a figure's JSON."""
+    """Return every one-dimensional typed array in a figure's JSON."""
     if isinstance(value, dict):
         is_typed = "bdata" in value and "shape" not in value
         return [value] if is_typed else [found for inner in value.values() for found in one_dimensional(inner)]
@@ -305,7 +305,7 @@ def one_dimensional(value):
 
 @pytest.mark.parametrize("name", EVERY_CHART)
 def test_plotly_sees_that_streamlits_copy_of_a_chart_is_the_same(name):
-    """Else it draws every chart twice: see `gptviz.charts.theme.figure`."""
+    """Otherwise Plotly draws every chart twice: see `gptviz.charts.theme.figure`."""
     sent = json.loads(EVERY_CHART[name][0]().to_json())
     assert sent["layout"]["datarevision"] == 0
     assert "template" not in sent["layout"]

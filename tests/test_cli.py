@@ -66,7 +66,7 @@ def test_verify_tells_other_weights_under_a_known_name(monkeypatch, capsys):
 
 @pytest.fixture
 def headless(tmp_path):
-    """A state dict of the course that does not say that its model has 4 heads."""
+    """One of the course's state dicts, which does not say that its model has 4 heads."""
     model = tiny_model(emb_dim=128, n_heads=4, n_layers=1)
     torch.save(model.state_dict(), tmp_path / "model.pth")
     return str(tmp_path / "model.pth"), Engine(model, {**TINY, "emb_dim": 128, "n_heads": 4, "n_layers": 1})
@@ -209,7 +209,7 @@ def test_any_output_encoding_will_do(encoding):
 
 def test_whoever_reads_no_more_ends_it_without_a_word():
     process = start("models")
-    process.stdout.close()  # as `head` does, before the first line
+    process.stdout.close()  # Like `head`, but before the first line.
     assert process.stderr.read() == b""
     assert process.wait(timeout=patience.SECONDS) == 0
     process.stderr.close()
@@ -235,7 +235,7 @@ def test_a_failed_check_is_told_also_to_whoever_reads_no_more():
 def test_an_interruption_ends_it_with_130_and_no_traceback():
     code = (
         "import signal, sys, time, gptviz\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # A shell's background jobs ignore SIGINT.
         "from gptviz import __main__\n"
         "def load(*_, **__):\n"
         "    print('loading', flush=True)\n"

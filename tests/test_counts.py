@@ -1,4 +1,4 @@
-"""What things cost, counted rather than timed: runs of the model an interaction, bytes a trace and a figure."""
+"""Costs that are counted, not timed: runs of the model per interaction, and bytes per trace and figure."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ N_LAYERS = 6  # of story-gpt
 
 @pytest.fixture
 def passes(monkeypatch):
-    """One entry for every pass through a block that is not a whole run's, and one `run` for each of those."""
+    """List "run" for every whole run, and "block" for every other pass through a block."""
     found = []
     models._models().clear()
     forward, run = TransformerBlock.forward, gptviz.Engine.run
@@ -92,7 +92,7 @@ def test_a_figure_of_all_heads_stays_within_its_bytes():
 
 
 def test_numpys_products_have_one_thread_in_the_app():
-    # Not SciPy's, which comes with scikit-learn and the tests alone.
+    # Leave out SciPy's: only scikit-learn and the tests use it.
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and "numpy" in pool["filepath"]]
     assert [pool["num_threads"] for pool in pools] == [1]
 
@@ -106,7 +106,7 @@ print(os.environ["GOMP_SPINCOUNT"])
 
 
 def test_torch_s_threads_do_not_spin_for_long():
-    """Nobody can ask the library that spins, but it reads this as torch is loaded: by then it must be there."""
+    """The library that spins cannot be queried. It reads this variable as torch is loaded, so set it before that."""
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     command = [sys.executable, "-c", WITHOUT_TORCH]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
@@ -127,6 +127,6 @@ def test_a_model_that_nobody_uses_is_gone_without_the_garbage_collector():
 
 
 def test_no_search_for_garbage_follows_a_run():
-    """It halts all sessions, the longer the more there are: 30 sessions had their updates 1.7 times as late."""
+    """A garbage collection after every run would stop all sessions, for longer the more there are."""
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
     assert config["runner"]["postScriptGC"] is False

@@ -72,7 +72,7 @@ def test_temperature_0_is_certain_of_the_first(tiny):
 
 
 def uncached(engine, text, n_tokens):
-    """Greedy, one full run a token, with the window that the model can see."""
+    """Generate greedily with one full run per token, on the window that fits into the model's context."""
     ids = list(engine.tokenize(text).ids)
     for _ in range(n_tokens):
         window = engine.tokenizer.tokens(ids[-engine.config["context_length"] :])
@@ -115,7 +115,7 @@ def test_a_seed_repeats_a_draw_and_another_makes_another(tiny):
 
 
 def engine_that_ends():
-    """Whatever the text, `<|endoftext|>` comes next."""
+    """Return an engine that predicts `<|endoftext|>` after any text."""
     model = tiny_model(tied_head=False)
     model.final_norm.scale.zero_()
     model.final_norm.shift.fill_(1.0)
@@ -124,7 +124,7 @@ def engine_that_ends():
 
 
 def engine_that_breaks(at):
-    """Its numbers are NaN from the position `at` on."""
+    """Return an engine whose numbers are NaN from position `at` on."""
     model = tiny_model()
     model.pos_emb.weight[at:] = torch.nan
     return Engine(model, tiny_engine().config, device="cpu")

@@ -42,7 +42,7 @@ def test_shortcuts_of_all_blocks():
 
 
 def test_without_shortcuts_all_tokens_become_the_same(story):
-    """What the shortcuts keep is what sets tokens apart. The gradient's length they need not keep: LayerNorm does."""
+    """Shortcuts keep tokens apart. They need not preserve the gradient's length: LayerNorm does that."""
     for engine in (story, untrained_twin(story)):
         tokens = engine.tokenize("Once upon a time there was a little dog. The little dog")
         off = all_shortcuts(engine.config["n_layers"])

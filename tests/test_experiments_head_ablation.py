@@ -11,7 +11,7 @@ from gptviz.numerics.sampling import log_softmax
 
 
 def logits_with_z(engine, tokens, layer, head, replace):
-    """A whole run of the model in which the head's slice of the output projection's input is replaced."""
+    """Run the whole model with the head's slice of the output projection's input replaced."""
     head_dim = engine.config["emb_dim"] // engine.config["n_heads"]
     piece = slice(head * head_dim, (head + 1) * head_dim)
 
@@ -58,7 +58,7 @@ def test_the_model_stays_as_it_was(tiny):
 def test_heads_go_in_portions_across_layers(tiny, monkeypatch, together):
     trace, told = tiny.run("the cat"), []
     expected = head_effects(trace, 1, token=1)
-    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", 2 * together)  # of two tokens each
+    monkeypatch.setattr(head_ablation, "TOKENS_AT_ONCE", 2 * together)  # Each prompt has two tokens.
 
     def run(function, portions):
         told.extend(portion[-1] for portion in portions)
@@ -69,7 +69,7 @@ def test_heads_go_in_portions_across_layers(tiny, monkeypatch, together):
 
 
 def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story):
-    """On a repeated random sequence a token can only be foreseen by looking up what followed its first copy."""
+    """On a repeated random sequence, only looking up what followed a token's first copy can predict the next token."""
     ids = repeated_random_ids(40)
     trace = story.run(story.tokenizer.tokens(ids))
     scores = all_head_scores(trace).set_index(["layer", "head"])["induction"]

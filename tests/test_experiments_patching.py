@@ -15,7 +15,7 @@ def question(tiny):
 
 
 def by_hand(engine, question, kind, layer, place):
-    """A whole run of the corrupted prompt through the model, with one activation overwritten by a hook."""
+    """Return the logit difference of a whole corrupted run in which a hook overwrites one activation."""
     clean = torch.tensor(question.clean[kind, layer])
 
     def change(value):
@@ -64,7 +64,7 @@ def test_nothing_patched_recovers_nothing(tiny, question):
 
 
 def test_story_gpts_answer_comes_back_by_its_induction_head(story):
-    """The default pair: what follows the first `little` is looked up by a head that induction needs."""
+    """The default pair: the token after the first `little` is looked up by an induction head."""
     prompt = "Once upon a time there was a little {}. The little"
     question = Question(
         *(story.run(prompt.format(animal)) for animal in ("dog", "cat")), *story.tokenize(" dog cat").ids

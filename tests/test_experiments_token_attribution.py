@@ -1,4 +1,5 @@
 import copy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_steps_are_doubled_until_the_sum_is_right(story, monkeypatch):
 
 
 def in_float64(engine, trace, position, token):
-    """Log-probability and gradient times input, by autograd through a copy of the model in float64."""
+    """Return the log-probability and gradient times input, by autograd through a float64 copy of the model."""
     model = copy.deepcopy(engine._model).double()
     entering = torch.tensor(trace["resid_pre", 0], dtype=torch.float64)[None].requires_grad_()
     with torch.enable_grad():
@@ -80,7 +81,7 @@ def test_gradients_keep_the_digits_of_float32(story, n_variants, position, token
 def test_later_positions_are_not_computed(tiny, monkeypatch):
     trace, seen = tiny.run("a b c d e f"), set()
     for name in ("embed", "pos_embed"):
-        trace[name]  # derived before it is looked at what runs
+        trace[name]  # Derive these first: the model must not run for them below.
 
     def look(block, x):
         seen.add(x.shape[1])
@@ -98,9 +99,11 @@ def test_later_positions_are_not_computed(tiny, monkeypatch):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("position", "token"), [(4, 11), (7, 40_000), (7, 1310)])
-def test_gradients_are_as_good_as_transformers(story, position, token):
-    """No more than twice as far from float64 as transformers' own float32 on the same weights."""
+def test_gradients_are_as_good_as_transformers(story):
+    """Over many logits, they are no further from float64 than transformers' own float32 results on the same weights.
+
+    A single logit says little: rounding may by chance cancel in one of the two.
+    """
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         n_embd=192, n_head=6, n_layer=6, n_positions=256, attn_implementation="eager", tie_word_embeddings=True
@@ -108,20 +111,23 @@ def test_gradients_are_as_good_as_transformers(story, position, token):
     theirs = transformers.GPT2LMHeadModel(config).eval()
     theirs.load_state_dict(gpt2_tensors(story._model, prefix="transformer."), strict=False)
     assert torch.equal(theirs.lm_head.weight, story._model.tok_emb.weight)
+    exact = copy.deepcopy(theirs).double()
     trace = story.run("Once upon a time there was a", bos=True)
 
-    def by_transformers(model, dtype):
+    def by_transformers(model, dtype, position, token):
         embedding = model.transformer.wte(torch.tensor([trace.tokens.ids])).detach().to(dtype).requires_grad_()
         with torch.enable_grad():
             value = model(inputs_embeds=embedding).logits[0, position].log_softmax(dim=-1)[token]
             (gradient,) = torch.autograd.grad(value, embedding)
         return (gradient[0].double().numpy() * embedding[0].detach().double().numpy()).sum(axis=-1)
 
-    single = by_transformers(theirs, torch.float32)
-    double = by_transformers(theirs.double(), torch.float64)
-    ours = gradient_times_input(trace, position, token)
-    assert np.abs(ours - double).max() <= max(2 * np.abs(single - double).max(), 1e-6)
-    assert np.abs(ours - double).max() < 1e-4
+    errors, their_errors = [], []
+    for position, token in product((2, 4, 6, 7), (11, 40_000, 1310, 262)):
+        double = by_transformers(exact, torch.float64, position, token)
+        errors.append(gradient_times_input(trace, position, token) - double)
+        their_errors.append(by_transformers(theirs, torch.float32, position, token) - double)
+    assert np.abs(errors).max() < 1e-4
+    assert np.sqrt(np.mean(np.square(errors))) <= np.sqrt(np.mean(np.square(their_errors)))
 
 
 def test_gradient_times_input_is_the_slope_when_a_token_fades(tiny):

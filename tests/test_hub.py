@@ -1,4 +1,4 @@
-"""The download for real, from a server on the loopback address."""
+"""Real downloads, from a server on the loopback address."""
 
 import errno
 import json
@@ -58,7 +58,7 @@ def use(url, monkeypatch):
 
 
 def first_ids(**switches):
-    """The ids that come first after a text, by the model that `load` finds."""
+    """Return the three most probable ids after a text, by the model that `load` finds."""
     return gptviz.load("gpt2", device="cpu", **switches).run("Once upon a time").top_k(k=3)["id"].tolist()
 
 
@@ -78,7 +78,7 @@ def expected_ids(model):
 
 
 def content_under(folder):
-    """Names of the files that hold content: locks and references may stay."""
+    """Return the names of the files that hold content: locks and references may stay."""
     return [path.name for path in folder.rglob("*") if "blobs" in path.parts or "snapshots" in path.parts[:-2]]
 
 
@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_to_be_full(hub, monkeypatch):
 
 
 def test_the_hub_is_not_told_who_asks(hub, monkeypatch):
-    """The repositories are public; the token in the environment is another program's."""
+    """The repositories are public, and the token in the environment belongs to another program."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     gptviz.load("gpt2", device="cpu")
@@ -208,12 +208,12 @@ def test_the_hub_is_not_told_who_asks(hub, monkeypatch):
     assert hub.tokens == []
 
 
-# --- numbers that are none ------------------------------------------------------------------------
+# --- NaN and infinity -----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def looks(monkeypatch):
-    """How often weights were looked through."""
+    """One entry for each time the weights were checked for NaN and infinity."""
     calls = []
 
     def counted(tensors):
@@ -268,7 +268,7 @@ def test_where_the_cache_cannot_be_written_it_looks_each_time(hub, model, looks,
     assert len(looks) == 2
 
 
-# --- in processes of their own, with the environment that a user would set -------------------------
+# --- separate processes, with an environment as a user would set it --------------------------------
 
 LOAD = """
 import json, gptviz

@@ -1,4 +1,4 @@
-"""Imports go one way, by the contracts in pyproject.toml, and what few need is not loaded by all."""
+"""Imports follow the contracts in pyproject.toml, and modules that few users need are not always loaded."""
 
 import ast
 import os
@@ -78,7 +78,7 @@ def test_the_contracts_forbid(tmp_path, file, line):
 
 
 def test_the_router_imports_the_app_alone():
-    """import-linter knows packages only."""
+    """import-linter checks packages only."""
     tree = ast.parse((ROOT / "app.py").read_text(encoding="utf-8"))
     imported = {
         name

@@ -1,4 +1,4 @@
-"""Parts switched off, dropout, gradients: each against the same thing done by hand on the model."""
+"""Switched-off parts, dropout and gradients, each against the same computation done by hand on the model."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -73,7 +73,7 @@ def test_a_head_off_is_its_slice_of_the_output_projections_input_replaced(tiny, 
 
 
 def by_hand(engine, tokens, part, fill):
-    """The whole forward pass written out, with one part's output replaced by `fill(output)`."""
+    """Compute the whole forward pass step by step, with one part's output replaced by `fill(output)`."""
 
     def at(kind, layer, value):
         return fill(value) if part == Part(kind, layer) else value
@@ -219,7 +219,7 @@ def test_the_mean_of_many_draws_is_the_number_itself():
 
 
 def test_the_mean_of_many_runs_comes_near_the_evaluation(story):
-    """Where little is dropped, the model is nearly linear in what is dropped."""
+    """With little dropout, the model is nearly linear in what is dropped."""
     tokens = story.tokenize("Once upon a time there was a little")
     runs = drop(story, tokens, Dropout(0.05, ("attention",), 0), range(300), layer=5, head=2)
     np.testing.assert_allclose(runs.dropped.mean(axis=0), runs.pattern.mean(axis=0), atol=0.08)
@@ -236,7 +236,7 @@ def test_places_that_are_not_asked_for_do_not_drop(tiny):
     runs = dropout_runs(tiny, 0.9, range(3), places=("attention",), layer=0)
     trace = tiny.run(TEXT)
     for run in range(3):
-        np.testing.assert_allclose(runs.pattern[run], trace["pattern", 0][2], atol=1e-6)  # the embeddings are whole
+        np.testing.assert_allclose(runs.pattern[run], trace["pattern", 0][2], atol=1e-6)  # no dropout in the embeddings
     none = dropout_runs(tiny, 0.9, range(1), places=())
     np.testing.assert_allclose(none.logits[0], trace.logits_at(-1), atol=1e-5)
 
@@ -244,7 +244,7 @@ def test_places_that_are_not_asked_for_do_not_drop(tiny):
 # --- gradients ---------------------------------------------------------------------------------
 
 
-AS_A_LONG_TEXT = pytest.mark.parametrize("rows", [64, 2])  # of logits at once; a text of more is run twice
+AS_A_LONG_TEXT = pytest.mark.parametrize("rows", [64, 2])  # Rows of logits at once; a longer text is run twice.
 
 
 @AS_A_LONG_TEXT
@@ -285,7 +285,7 @@ def test_gradients_without_shortcuts_are_those_of_a_model_without(tiny, rows, mo
 
 
 def test_weights_can_be_read_while_gradients_are_measured(tiny):
-    """Gradients are taken in a model of their own: swapping the shared one's parameters would take them away."""
+    """Gradients are computed in a separate model: swapping the shared model's parameters would make them unreadable."""
     tokens, before = tiny.tokenize(TEXT), tiny.weights["out_head.weight"].copy()
     with ThreadPoolExecutor(2) as pool:
         measuring = pool.submit(lambda: [gradient_norms(tiny, tokens) for _ in range(10)])
@@ -314,7 +314,7 @@ def test_input_gradients_equal_a_difference_quotient(tiny):
     assert values[0] == pytest.approx(row[42] - np.log(np.exp(row - row.max()).sum()) - row.max(), abs=1e-4)
 
 
-# --- streams that take the place of a run's own ---------------------------------------------------
+# --- streams that replace a run's own -------------------------------------------------------------
 
 
 def test_the_own_stream_put_back_anywhere_ends_as_it_did(tiny):
@@ -331,8 +331,16 @@ CHANGED = [Part("head", 2, 1), Part("mlp", 1), Part("shortcut2", 2), Part("atten
 @pytest.mark.parametrize("by_mean", [False, True])
 def test_a_trace_knows_its_engine_and_what_is_off(tiny, by_mean):
     trace = tiny.run(TEXT, off=CHANGED, means=tiny.run(TEXT) if by_mean else None)
-    assert (trace.engine, trace.weights, trace.off, trace.by_mean) == (tiny, tiny.weights, tuple(CHANGED), by_mean)
-    assert (tiny.run(TEXT).off, tiny.run(TEXT).by_mean) == ((), False)
+    assert (trace.engine, trace.weights, trace.off) == (tiny, tiny.weights, tuple(CHANGED))
+    assert trace.means_of == (tiny.run(TEXT).key if by_mean else None)
+    assert (tiny.run(TEXT).off, tiny.run(TEXT).means_of) == ((), None)
+
+
+def test_the_means_of_another_run_are_another_key(tiny):
+    """Results are cached by key: other numbers under the same key would be shown for these."""
+    runs = [tiny.run(TEXT, off=CHANGED, means=tiny.run(means)) for means in (TEXT, "Something else", TEXT)]
+    assert runs[0].key == runs[2].key != runs[1].key
+    assert not np.array_equal(runs[0].logits_at(-1), runs[1].logits_at(-1))
 
 
 @pytest.mark.parametrize("by_mean", [False, True])

@@ -77,7 +77,7 @@ def test_layer_norm_divides_by_the_biased_variance():
 )
 @pytest.mark.parametrize("n_tokens", [1, 6])
 def test_scores_that_are_no_numbers_are_seen_behind_attention(q, k, n_tokens):
-    """Finite weights that overflow in the product, and values that are NaN: PyTorch's fused kernel may hide both."""
+    """PyTorch's fused kernel may hide both finite weights that overflow in the product, and values that are NaN."""
     attention = MultiHeadAttention(TINY).eval().requires_grad_(False)
     for linear, value in ((attention.W_query, q), (attention.W_key, k)):
         linear.weight.zero_()
@@ -139,7 +139,7 @@ def test_a_cache_changes_nothing(model, cuts):
 
 
 def listen(module, kind):
-    """Hook in, in a way that changes nothing; gives the number of calls so far, as a list that grows."""
+    """Register a hook that changes nothing; return a list that grows by one entry per call."""
     calls = []
     register = {
         "input": module.register_forward_pre_hook,

@@ -3,17 +3,17 @@ import pytest
 
 from gptviz.numerics import head_kinds
 
-# a b c a b a a: every kind of head has somewhere to look
+# a b c a b a a: every kind of head has a key to look at
 IDS = (7, 8, 9, 7, 8, 7, 7)
 
 
 def looking_at(keys):
-    """A pattern [1, query, key] with all of query q's weight on keys[q]."""
+    """Return a pattern [1, query, key] with all of query q's weight on keys[q]."""
     return np.eye(len(keys), dtype=np.float32)[list(keys)][None]
 
 
 def uniform(n_tokens):
-    """Every query looks at all it may look at alike."""
+    """Return a pattern [1, query, key] that spreads each query's weight evenly over the keys it may look at."""
     return (np.tri(n_tokens) / np.arange(1, n_tokens + 1)[:, None])[None]
 
 
@@ -41,7 +41,7 @@ def test_targets_on_a_text_with_repeats():
         [6, 3],
         [6, 5],
     ]
-    # After the copy; the second of two equal neighbours stands after a copy of itself.
+    # The keys that follow an earlier copy; the second of two equal neighbours follows a copy of itself.
     assert np.argwhere(head_kinds.induction_targets(IDS)).tolist() == [
         [3, 1],
         [4, 2],

@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 
 from gptviz.numerics.ranking import ranks, top_ids
 
-# Few values, so that ties are common.
+# Use few different values, so that ties are common.
 LOGITS = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-1.0, 0.0, 2.0]))
 
 
@@ -55,6 +55,6 @@ def test_what_is_no_number_comes_first_and_once():
 
 
 def test_shapes_are_checked_in_tests():
-    """The hook in conftest.py is at work: a rank asked for more ids than there are rows is refused."""
+    """The hook in conftest.py works: asking for the ranks of more ids than there are rows raises an error."""
     with pytest.raises(TypeCheckError, match="ids"):
         ranks(np.zeros((2, 5), np.float32), np.array([1, 2, 3]))

@@ -5,7 +5,7 @@ from gptviz.numerics import readings
 
 
 def looking_at(keys):
-    """A pattern [1, query, key] with all of query q's weight on keys[q]."""
+    """Return a pattern [1, query, key] with all of query q's weight on keys[q]."""
     return np.eye(len(keys), dtype=np.float32)[list(keys)][None]
 
 
@@ -32,10 +32,10 @@ def test_value_weighted_patterns_are_lengths_of_what_is_moved(tiny):
 
 
 def test_rollout_of_known_patterns():
-    first = looking_at([0, 0, 1])  # with the shortcut, half stays
+    first = looking_at([0, 0, 1])  # The shortcut keeps half of the weight on the token itself.
     np.testing.assert_allclose(readings.rollout([first]), [[1, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])
     np.testing.assert_allclose(readings.rollout([first, first])[2], [0.25, 0.5, 0.25])
-    both = np.concatenate([first, looking_at([0, 1, 2])])  # two heads: their mean
+    both = np.concatenate([first, looking_at([0, 1, 2])])  # Rollout uses the mean of the two heads.
     np.testing.assert_allclose(readings.rollout([both])[1], [0.25, 0.75, 0])
 
 

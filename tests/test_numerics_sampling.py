@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from gptviz.numerics.sampling import draw, log_softmax, next_token_probabilities, softmax
 
 FINITE = st.floats(-50, 50, width=32)
-# Few values, so that ties are common.
+# Use few different values, so that ties are common.
 LOGITS = st.one_of(
     arrays(np.float32, st.integers(1, 40), elements=FINITE),
     arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([-1.0, 0.0, 2.0])),

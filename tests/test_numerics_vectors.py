@@ -28,7 +28,7 @@ def test_cosine_similarity_never_leaves_its_range():
 @pytest.mark.parametrize("shape", [(20, 8), (3, 8), (8, 3)])
 def test_principal_components_are_those_of_scikit_learn(shape):
     vectors = VECTORS[: shape[0], : shape[1]]
-    n_components = min(shape)  # as many as scikit-learn gives
+    n_components = min(shape)  # as many as scikit-learn returns
     reference = PCA(n_components, svd_solver="full").fit(vectors.astype(np.float64))
     found = principal_components(vectors, n_components)
     np.testing.assert_allclose(found.coordinates, reference.transform(vectors), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Against transformers, on seeded random models that it writes itself."""
+"""Comparisons with transformers, on seeded random models that transformers itself writes."""
 
 import json
 
@@ -14,17 +14,17 @@ pytestmark = pytest.mark.oracle
 IDS = torch.randint(0, 50257, (1, 64), generator=torch.Generator().manual_seed(1))
 SIZES = {
     "tiny": {"n_embd": 48, "n_head": 4, "n_layer": 3, "n_positions": 64},
-    "small": {},  # transformers' own defaults are GPT-2 small's
+    "small": {},  # transformers' defaults are GPT-2 small's.
 }
 
 
 @pytest.fixture(scope="module", params=list(SIZES))
 def pair(request, tmp_path_factory):
-    """transformers' model, and ours loaded from the folder that it wrote."""
+    """transformers' model, and ours loaded from the folder it wrote."""
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
-    # Three times the default, so that attention is less even.
+    # Use three times the default, so that attention is less even.
     config = transformers.GPT2Config(**SIZES[request.param], initializer_range=0.06, attn_implementation="eager")
     theirs = transformers.GPT2LMHeadModel(config).eval()
     for parameter in theirs.parameters():
@@ -89,11 +89,11 @@ def test_the_loaded_model_is_tied_and_has_their_number_of_parameters(pair):
     assert engine.n_parameters == theirs.num_parameters()
 
 
-# --- folders that are not as usual --------------------------------------------------------------------
+# --- unusual folders ----------------------------------------------------------------------------------
 
 
 def random_model(kind, folder, **changes):
-    """transformers' model of this kind, saved in the folder."""
+    """Return transformers' model of this kind, after saving it in the folder."""
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -152,7 +152,7 @@ def test_attention_that_is_reordered_and_upcast_is_the_same_in_float32(tmp_path)
     ids=str,
 )
 def test_what_is_refused_computes_something_else(tmp_path, change):
-    """Were it computed as GPT-2, its logits would be wrong; so it is refused, as a folder and as a file."""
+    """Computed as GPT-2, its logits would be wrong; so it is refused, both as a folder and as a file."""
     changed = random_model("GPT2LMHeadModel", tmp_path, **change)
     usual = random_model("GPT2LMHeadModel", tmp_path / "usual")
     usual.load_state_dict(changed.state_dict())

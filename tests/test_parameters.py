@@ -1,4 +1,4 @@
-"""Weights by role are those of the model: each is checked against the activations that it makes."""
+"""Weights found by role are those of the model: each is checked against the activations it produces."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""No test's verdict depends on how fast the machine is: what it waits for has no early end."""
+"""No test's verdict depends on the speed of the machine: no wait ends early."""
 
 import ast
 from pathlib import Path
@@ -10,11 +10,11 @@ FILES = sorted(Path(__file__).parent.glob("*.py"))
 WAITS = {"wait", "acquire", "result", "exception", "join", "communicate", "timeout", "set_default_timeout"}
 NAMES = {"timeout", "open_timeout", "default_timeout"}
 IN_MILLISECONDS = {"wait_for", "set_default_timeout"}
-NO_VERDICT = {"process.wait(timeout=10)"}  # a server that does not stop when it is told to is killed
+NO_VERDICT = {"process.wait(timeout=10)"}  # A server that does not stop when it is told to is killed.
 
 
 def early_ends(source):
-    """The calls that give up after a number of seconds that is written there, and below `patience.SECONDS`."""
+    """Yield the calls whose timeout is a literal number below `patience.SECONDS`."""
     for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call) and ast.unparse(call) not in NO_VERDICT:
             name = call.func.attr if isinstance(call.func, ast.Attribute) else ""

@@ -1,4 +1,4 @@
-"""Every page is made of functions of their arguments, and every picture can be made by its name, without its page."""
+"""Pages are made of functions of their arguments, and every picture can be made by its name, without its page."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ def model_name(request, tmp_path_factory):
 
 
 def charts_of(picture, view, **given):
-    """The picture's charts as its settings are at the start: one, or one per variant."""
+    """Return the picture's charts with its initial settings: one chart, or one per variant."""
     values = {setting.name: setting.fitting(setting.default, view) for setting in picture.settings} | given
     if not picture.variants:
         return [picture(view, **values)]
@@ -54,7 +54,7 @@ def test_every_picture_is_made_by_its_name_without_its_page(model_name, key):
     view = View(model_name, gpt2_tokenizer().encode("The cat sat. The cat ran."))
     charts = [chart for chart in charts_of(PICTURES[key], view) if chart is not None]
     if key in ("gain", "step-map", "arithmetic", "surprisal-pair", "head-difference"):
-        return  # these depend on a step, or on texts of equal length: see the tests below
+        return  # These depend on a step, or on texts of equal length: see the tests below.
     assert charts, "there is something to draw on an ordinary text"
     for chart in charts:
         assert chart.alt.endswith(".")
@@ -106,7 +106,7 @@ def test_a_page_has_a_title_and_a_function_of_a_view(module):
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 def test_no_function_of_a_page_reads_a_lower_case_global(file):
-    """A name that a module assigns is a constant, in capitals: everything else reaches a function as an argument."""
+    """Names assigned in a module are constants, in capitals: everything else reaches a function as an argument."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assigned = {
         name.id

@@ -1,4 +1,4 @@
-"""An analysis goes on with the run that it is given: the same engine, and with the same parts switched off."""
+"""An analysis continues the run it is given: the same engine, with the same parts switched off."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -45,7 +45,7 @@ def test_both_runs_of_a_question_are_of_one_engine(tiny, number):
 
 
 def whole_run(engine, tokens, *changes):
-    """Logits of a whole run of the model with all these changes, one after another."""
+    """Return the logits of a whole run of the model with all these changes, applied one after another."""
     with torch.inference_mode(), ExitStack() as all_changes:
         for some in changes:
             all_changes.enter_context(replace(engine._model, some))

@@ -1,4 +1,4 @@
-"""The bundled model against its card: every figure that this repository can measure."""
+"""The bundled model against its card: every figure that can be measured in this repository."""
 
 import hashlib
 import re
@@ -53,7 +53,7 @@ def test_story_gpts_held_out_loss_is_that_of_its_card(story):
     on_card, error_on_card = map(float, re.search(r"mean loss (\S+) ± (\S+) nats", card()).groups())
     losses = np.array([window_loss(story, window) for window in held_out_windows(story)])
     error = losses.std(ddof=1) / np.sqrt(len(losses))
-    # Two means over different windows: they may differ by three standard errors of their difference.
+    # These are two means over different windows: they may differ by three standard errors of their difference.
     assert abs(losses.mean() - on_card) < 3 * np.hypot(error, error_on_card)
     assert np.hypot(error, error_on_card) < 0.12
     measured_once = 3.546
@@ -96,7 +96,7 @@ def test_story_gpts_previous_token_heads_are_those_of_its_card(story):
 
 
 def repetitions(story):
-    """Three random sequences, each said twice."""
+    """Return the tokens of three random sequences, each repeated once."""
     return [story.tokenizer.tokens(repeated_random_ids(RANDOM_TOKENS, seed=seed)) for seed in range(3)]
 
 
@@ -129,7 +129,7 @@ def test_story_gpt_repeats_as_its_card_says(story):
 
 
 def mean_log_probabilities(story, off):
-    """Nats per token, the first time the sequences are said and the second."""
+    """Return the mean log-probabilities, in nats per token, of the sequences' first and second copies."""
     halves = []
     for tokens in repetitions(story):
         logits = story.run(tokens, keep=["logits"], off=off)["logits"]

@@ -6,16 +6,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import regex  # a requirement of tiktoken, whose tables of Unicode are others
+import regex  # a dependency of tiktoken, with different Unicode tables
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptviz.tokens import END_OF_TEXT_ID, VOCAB_BPE, Tokenizer, TokenizerDataError, display, gpt2_tokenizer, strings_of
 
-ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, lone surrogates too
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))  # every code point, including lone surrogates
 ASSIGNED = st.characters(exclude_categories=("Cn", "Cs", "Co"))
-# Runs of what the word pattern tells apart: hypothesis alone seldom puts two letters side by side.
+# Runs of each kind that the word pattern distinguishes: hypothesis alone seldom puts two letters side by side.
 TEXT_LIKE = st.lists(
     st.one_of(
         st.text(ASSIGNED, max_size=5),
@@ -177,11 +177,11 @@ def test_a_lone_surrogate_is_a_word_of_its_own(text):
     assert tuple(p for word in words for p in tokenizer.merges(word)[-1].pieces) == tokenizer.encode(text).bytes
 
 
-# --- the words are those that the ids are made of ------------------------------------------------
+# --- words are the ones the ids are made of ------------------------------------------------------
 
 EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
 _BYTES = {bytes([byte]): byte for byte in range(256)}
-# tiktoken drops what a pattern does not match, so these tell the kind of a character by tiktoken's own tables.
+# tiktoken drops what a pattern does not match, so these find a character's kind by tiktoken's own Unicode tables.
 _KINDS = {
     kind: tiktoken.Encoding(kind, pat_str=pattern, mergeable_ranks=_BYTES, special_tokens={})
     for kind, pattern in {"L": r"\p{L}", "N": r"\p{N}", "S": r"\s"}.items()
@@ -191,7 +191,7 @@ _WORD_OF_KINDS = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[Lsdmtlver]+| ?N+| ?[O']+|[
 
 @cache
 def kind_of(character):
-    """What GPT-2's word pattern takes a character for: itself where it is named there, or L, N, S, or O for others."""
+    """Return a character's kind in GPT-2's word pattern: itself if named there, else L, N, S, or O for all others."""
     if character in " '":
         return character
     kind = next((kind for kind, encoding in _KINDS.items() if encoding.encode_ordinary(character)), "O")
@@ -287,7 +287,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
 
 @pytest.fixture(scope="module")
 def transformers_tokenizer():
-    """transformers' own, from the same merges; encoder.json follows from them, in the byte order that OpenAI used."""
+    """transformers' own tokenizer, from the same merges; encoder.json follows from them, in OpenAI's byte order."""
     transformers = pytest.importorskip("transformers")
     merges = [tuple(line.split(" ")) for line in VOCAB_BPE.read_text(encoding="utf-8").split("\n")[1:-1]]
     visible = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256)]]
@@ -305,7 +305,7 @@ def test_transformers_gives_the_same_ids_for_2000_texts(transformers_tokenizer):
     def same_ids(text):
         nonlocal n_texts
         n_texts += 1
-        # transformers reads a typed special token as special, and we must ask for it.
+        # transformers treats a typed special token as special by default, while ours must be asked to.
         expected = transformers_tokenizer(text, add_special_tokens=False)["input_ids"]
         assert list(encode(text, special=True).ids) == expected, text
 

@@ -1,4 +1,4 @@
-"""Hostile text in the browser: no tag, link, image, formula, icon or colour of the user's takes effect, on any page."""
+"""Hostile text in the browser: none of the user's tags, links, images, formulas, icons or colours takes effect."""
 
 import os
 
@@ -12,13 +12,13 @@ from gptviz.tokens import gpt2_tokenizer
 
 pytestmark = pytest.mark.browser
 
-# Every kind of markup that something on the way reads: HTML, Markdown, Streamlit's shortcodes, Plotly's labels.
+# Every kind of markup that is interpreted on the way: HTML, Markdown, Streamlit's shortcodes, Plotly's labels.
 HOSTILE = {
     "html": '<script>window.hacked=1</script><img src=x onerror="window.hacked=1"><b>bold</b>',
     "markdown": "[link](http://evil.example/) ![i](http://evil.example/i.png) # h **b** www.evil.example",
     "shortcodes": ":material/skull: :red[red] :blue-badge[badge] :skull: :streamlit: $x^2$ $$y$$ -> %{x}",
 }
-# What must not come to be, in whatever part of the page; formulas only where a page has none of its own.
+# Finds what must not appear on any part of the page; formulas count only where the page has none of its own.
 TAKEN_EFFECT = """() => {
     const within = root => [...root.querySelectorAll('*')].flatMap(element =>
         [element, ...(element.shadowRoot ? within(element.shadowRoot) : [])])
@@ -45,7 +45,7 @@ def check(tab):
 
 
 def test_the_check_sees_what_takes_effect(tab):
-    """A page into which it was put by hand."""
+    """Insert each kind of effect into a page by hand."""
     tab.open("tokens")
     for markup in (
         "<a href='http://evil.example'>x</a>",
@@ -77,7 +77,7 @@ def test_no_markup_of_a_text_takes_effect(tab, page):
 
 
 def point_at_charts(tab):
-    """Every chart's middle: a label comes up."""
+    """Point at the first charts so that their labels appear."""
     for plot in tab.page.locator(".js-plotly-plot").all()[:6]:
         if plot.is_visible():
             plot.scroll_into_view_if_needed()
@@ -88,7 +88,7 @@ def point_at_charts(tab):
 
 
 def open_list(tab, box):
-    """A page that is drawn at the same moment closes a list: then once more."""
+    """Open a list of options; retry, because a page drawn at the same moment closes the list."""
     option = tab.page.get_by_role("option").first
     for tries in range(8):
         box.focus()
@@ -102,7 +102,7 @@ def open_list(tab, box):
 
 
 def open_lists(tab):
-    """The lists of tokens and words, with their options."""
+    """Open the lists of tokens and words, and check their options."""
     boxes = tab.page.get_by_test_id("stMain").get_by_test_id("stSelectbox").locator("input")
     for number in range(min(2, boxes.count())):
         open_list(tab, boxes.nth(number))
@@ -119,7 +119,7 @@ def test_a_links_words_in_notices_are_text(tab):
 
 @pytest.fixture(scope="module")
 def hostile_models(browser, tmp_path_factory):
-    """An app whose own models have names, and tensors, that would be markup; and one that cannot be read."""
+    """An app whose own models and tensors have names that look like markup; one of its files cannot be read."""
     folder = tmp_path_factory.mktemp("hostile")
     state = tiny_model().state_dict()
     names = {
@@ -140,7 +140,7 @@ def hostile_models(browser, tmp_path_factory):
 
 
 def renamed(path):
-    """Without the sign that separates paths."""
+    """Rename the file to a name without the character that separates paths."""
     return path.rename(path.with_name(path.name.replace(":", "꞉")))
 
 

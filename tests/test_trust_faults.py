@@ -1,6 +1,6 @@
-"""Faults of the hub, the disk and the process: a sentence, a working app, and no half file taken for a whole one.
+"""Faults of the hub, the disk and the process: one sentence, a working app, and no partial file taken for a whole one.
 
-What a single refusal or a single cut leads to stands in test_hub.py.
+A single refusal and a single cut are tested in test_hub.py.
 """
 
 import os
@@ -44,14 +44,14 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def hurried(monkeypatch):
-    """The pauses of the hub's client in parts of a second."""
+    """Shorten the pauses of the hub's client to fractions of a second."""
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
 
 
 @pytest.fixture
 def impatient(monkeypatch, hurried):
-    """Its timeouts, too: for a hub that answers at no time."""
+    """Shorten its timeouts too, for a hub that never answers."""
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
     monkeypatch.setattr(constants, "DEFAULT_ETAG_TIMEOUT", 0.3, raising=False)
@@ -59,7 +59,7 @@ def impatient(monkeypatch, hurried):
 
 
 def assert_nothing_is_taken_for_whole(folder, files):
-    """Whatever lies there under a whole file's name is that file."""
+    """Assert that every file under a whole file's name is that file."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.endswith((".incomplete", ".lock")) and "blobs" in path.parts:
             assert path.name == etag_of(path.read_bytes())
@@ -128,7 +128,7 @@ def test_a_repository_whose_own_files_are_no_model_is_a_sentence(hub, files):
 
 @contextmanager
 def small_disk(folder, n_bytes):
-    """A disk with so much room; skips where this machine allows none."""
+    """Yield a disk of `n_bytes`; skip the test if this machine does not allow one."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes}", "tmpfs", str(folder)]
     if sys.platform != "linux" or subprocess.run(command, capture_output=True, check=False).returncode:
@@ -139,7 +139,7 @@ def small_disk(folder, n_bytes):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.filterwarnings("ignore:Not enough free disk space")  # huggingface_hub's, before it tries
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")  # huggingface_hub's warning before it tries
 def test_a_disk_that_becomes_full_on_the_way_is_a_sentence(hub, files, model, tmp_path, monkeypatch):
     with small_disk(tmp_path / "small", 2_000_000) as folder:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
@@ -156,11 +156,11 @@ def test_a_folder_that_may_not_be_written_is_a_sentence(hub, tmp_path, monkeypat
     assert "could not be written" in sentence()
 
 
-# --- two at once, and a process that ends -----------------------------------------------------------
+# --- simultaneous downloads, and a process that ends ------------------------------------------------
 
 
 def test_sessions_that_want_the_same_model_share_one_download(hub, files, model):
-    hub.silent.set()  # none is over before all have asked
+    hub.silent.set()  # No download may finish before all have asked.
     together = threading.Barrier(8)
 
     def ask(_):

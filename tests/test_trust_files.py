@@ -1,6 +1,6 @@
-"""Any file: what is damaged, hostile or absurd is one sentence, runs no code, and takes no memory.
+"""Any file: damaged, hostile or absurd files give one sentence, run no code, and take no memory.
 
-Names, shapes and truncations of well-meant files stand in test_weights.py.
+Names, shapes and truncations of well-meant files are tested in test_weights.py.
 """
 
 import io
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def refused(path):
-    """The sentence with which the file is refused."""
+    """Return the sentence with which the file is refused."""
     with pytest.raises(WeightsError) as caught:
         gptviz.load(path, device="cpu")
     said = str(caught.value)
@@ -45,7 +45,7 @@ def course_file(path, **changes):
 
 @pytest.fixture
 def memory(monkeypatch):
-    """Say how much is free."""
+    """Return a function that sets how much memory is free."""
 
     def free(n_bytes):
         memory = psutil.virtual_memory()._replace(available=n_bytes)
@@ -138,7 +138,7 @@ def test_half_precision_asks_for_the_room_that_it_takes_as_float32(tmp_path, mem
     halves = {name: tensor.half() for name, tensor in tiny_model().state_dict().items()}
     torch.save({"model_state_dict": halves, "config": dict(TINY)}, path)
     gptviz.load(path, device="cpu")
-    memory(path.stat().st_size + 1000)  # enough to read it, not to widen it
+    memory(path.stat().st_size + 1000)  # enough to read the file, but not to convert it to float32
     assert "of memory" in refused(path)
 
 
@@ -153,7 +153,7 @@ def test_the_parts_of_a_model_are_summed(tmp_path, memory):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert gptviz.load(folder, device="cpu").config == TINY
     sizes = [(folder / name).stat().st_size for name in names]
-    memory(max(sizes) + 1000)  # enough for each of them
+    memory(max(sizes) + 1000)  # enough for each single part
     assert sum(sizes) > max(sizes) + 1000
     assert "of memory" in refused(folder)
 
@@ -162,7 +162,7 @@ def test_the_parts_of_a_model_are_summed(tmp_path, memory):
 
 
 def repacked(path, **how):
-    """The checkpoint's archive, packed again with compression: small on disk, large in memory."""
+    """Pack the checkpoint's archive again with compression: small on disk, large in memory."""
     with zipfile.ZipFile(path) as archive:
         entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **how) as archive:
@@ -184,13 +184,13 @@ def test_an_archive_whose_entries_share_their_bytes_is_not_unpacked(tmp_path, mo
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data/0", bytes(10_000))
         (entry,) = archive.infolist()
-        archive.filelist += [entry] * 1000  # the directory names the same bytes again and again
+        archive.filelist += [entry] * 1000  # The directory lists the same bytes again and again.
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
     assert "would unpack to 10,010,000" in refused(path)
 
 
 class Runs:
-    """Pickled, it calls a function when it is read."""
+    """An object that, once pickled, calls a function when it is read."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -254,12 +254,12 @@ LARGE_PICKLES = {
 
 @pytest.fixture
 def no_load(monkeypatch):
-    """torch must not be asked."""
+    """Fail the test if torch is asked to load."""
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
 
 
 def archive_of(content, path, **others):
-    """A checkpoint as torch packs it, with this for its pickle."""
+    """Write a checkpoint as torch packs it, with `content` as its pickle; return its path."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", content)
         archive.writestr("model/version", "3\n")
@@ -294,7 +294,7 @@ def test_the_pickle_of_85_bytes_takes_no_memory(tmp_path):
 
 
 def altered(path, old, new, count=-1):
-    """The checkpoint with other bytes in its pickle."""
+    """Replace bytes in the checkpoint's pickle; return the path."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -311,7 +311,7 @@ def altered(path, old, new, count=-1):
 def test_a_tensor_or_storage_larger_than_what_is_stored_is_not_loaded(tmp_path, no_load, zipped):
     path = tmp_path / "model.pth"
     eight, many = b"K\x08", b"J" + struct.pack("<i", 2**30)
-    for n_changed in (1, 2):  # the storage's length comes first, then the tensor's
+    for n_changed in (1, 2):  # The storage's length comes first, then the tensor's.
         torch.save({"tok_emb.weight": torch.ones(8)}, path, _use_new_zipfile_serialization=zipped)
         if zipped:
             altered(path, eight, many, n_changed)
@@ -347,7 +347,7 @@ def test_very_many_empty_tensors_in_safetensors_are_refused(tmp_path, n_empty):
 
 
 def test_what_training_loops_save_is_loaded(tmp_path):
-    """Optimizer, losses, random state and types beside the state dict; parameters in it; both of torch's forms."""
+    """Optimizer, losses, random state and types beside the state dict; parameters in it; both of torch's formats."""
     model = tiny_model().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.tensor([[1, 2]])).sum().backward()
@@ -370,7 +370,7 @@ def test_what_training_loops_save_is_loaded(tmp_path):
             assert np.array_equal(engine.weights["out_head.weight"], model.out_head.weight.detach())
 
 
-# --- weights that are none --------------------------------------------------------------------------
+# --- weights with NaN or infinity -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -388,7 +388,7 @@ def test_large_finite_weights_are_no_error(tmp_path):
     assert gptviz.load(course_file(tmp_path / "model.pth", **{"final_norm.scale": scale}), device="cpu").n_parameters
 
 
-# --- files that are none ----------------------------------------------------------------------------
+# --- not a weights file -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["missing", "loop", "endless", "in a file", "nul", "dots"])
@@ -458,7 +458,7 @@ def test_a_json_file_of_gigabytes_is_not_read(tmp_path, name):
     folder = write_folder(tmp_path, gpt2_tensors(tiny_model()), gpt2_config())
     (folder / "model.safetensors").rename(folder / "mine.safetensors")
     with (folder / name).open("ab") as file:
-        file.truncate(6_000_000_000)  # no block of the disk is taken
+        file.truncate(6_000_000_000)  # The file takes no space on the disk.
     assert refused(folder / "mine.safetensors" if name == "config.json" else folder) == (
         f"{name} has more than 10 MB, and no model's has so many: save it again."
     )
@@ -575,7 +575,7 @@ def test_what_a_file_says_of_itself_is_cut_in_the_sentence(tmp_path):
 
 
 def damaged(content):
-    """The file with bytes changed, left out, or cut off."""
+    """Return a strategy for the file with bytes changed or cut off."""
     return st.tuples(
         st.lists(st.tuples(st.integers(0, len(content) - 1), st.binary(min_size=1, max_size=8)), max_size=4),
         st.one_of(st.none(), st.integers(0, len(content))),
@@ -590,7 +590,7 @@ def patched(content, patches, end):
 
 
 def small_files():
-    """A checkpoint and a safetensors file of a model with few tokens: most of their bytes are structure."""
+    """Return a checkpoint and a safetensors file of a model with few tokens, so that most bytes are structure."""
     model = tiny_model(vocab_size=3, context_length=2, emb_dim=4, n_heads=2, n_layers=1)
     archive = io.BytesIO()
     torch.save(model.state_dict(), archive)
@@ -601,7 +601,7 @@ def small_files():
 FILES = small_files()
 
 
-@pytest.mark.filterwarnings("ignore")  # torch warns of what it finds in a damaged file
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it finds in a damaged file.
 @pytest.mark.parametrize("name", FILES)
 def test_any_damage_is_a_sentence_or_a_model(tmp_path, name):
     @settings(max_examples=200, deadline=None, database=None)

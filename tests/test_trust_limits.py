@@ -1,4 +1,4 @@
-"""Limits for public demos: each is held on the server, also against who goes around the widgets."""
+"""Limits for public demos: the server enforces each one, even against clients that bypass the widgets."""
 
 import threading
 import time
@@ -105,7 +105,7 @@ def only_small(monkeypatch):
 @pytest.mark.parametrize("name", ["untrained", "gpt2-xl", "/etc/passwd", "openai-community/gpt2", "../story-gpt", ""])
 def test_a_model_that_is_not_allowed_is_neither_shown_nor_loaded_nor_downloaded(only_small, monkeypatch, name):
     loaded = []
-    models._models().clear()  # what was loaded while it was allowed
+    models._models().clear()  # Drop any model that was loaded while it was allowed.
     monkeypatch.setattr(gptviz, "load", lambda name, **_: loaded.append(name))
     assert models.names() == ["story-gpt", "gpt2", "distilgpt2"]
     with pytest.raises(gptviz.WeightsError, match="no model of that name here"):
@@ -161,7 +161,7 @@ def test_a_link_that_brings_more_is_cut_and_says_so(monkeypatch):
     assert notices(app) == ["The link's continuation has 5 tokens; the first 3 are shown."]
 
 
-# --- computations at once ---------------------------------------------------------------------------
+# --- simultaneous computations ----------------------------------------------------------------------
 
 
 def hold(gate, entered, release):
@@ -245,7 +245,7 @@ def test_a_failure_inside_and_a_wait_that_is_given_up_leave_no_place_taken():
 
 @pytest.fixture
 def busy(monkeypatch):
-    """All turns are taken until it is set free."""
+    """All turns are taken until `release` is set."""
     monkeypatch.setenv("GPTVIZ_MAX_COMPUTATIONS", "1")
     monkeypatch.setenv("GPTVIZ_MAX_WAITING", "1")
     entered, release = threading.Semaphore(0), threading.Event()

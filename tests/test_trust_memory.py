@@ -1,4 +1,4 @@
-"""Memory: what is kept is counted in full, and a tab holds nothing of the texts that it showed before."""
+"""Memory: everything kept is counted in full, and a tab keeps nothing of the texts it showed before."""
 
 import gc
 import pickle
@@ -24,7 +24,7 @@ from gptviz.ui.memory import n_bytes
 
 TEXT = "Once upon a time there was a little dog. The little dog"
 
-# --- what values take -------------------------------------------------------------------------------
+# --- sizes of values --------------------------------------------------------------------------------
 
 RESULTS = {
     "prediction": lambda trace, _: prediction_table(trace),
@@ -104,7 +104,7 @@ def test_a_table_of_strings_counts_its_strings():
     assert n_bytes(long) > n_bytes(short) + 6000
 
 
-# --- what a tab keeps -------------------------------------------------------------------------------
+# --- memory held by a tab ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""Numbers that are none: shown as such, and never drawn as if they were fine."""
+"""NaN and infinity: they are shown as such, and never drawn as if they were valid numbers."""
 
 import inspect
 import warnings
@@ -26,7 +26,7 @@ BROKEN = {
 
 
 def overflowing(**changes):
-    """Finite weights, so that nothing is refused when it is loaded, whose products are past float32."""
+    """Return a model with finite weights, so loading does not refuse it, and products that overflow float32."""
     model = tiny_model(**changes)
     with torch.no_grad():
         model.trf_blocks[1].ff.layers[0].weight.mul_(1e30)
@@ -61,9 +61,9 @@ def test_they_are_counted_from_where_they_begin():
 
 @pytest.fixture(params=["stream", "scores", "logits"])
 def broken_model(request, tmp_path, monkeypatch):
-    """A checkpoint whose numbers break in block 1, or only in the output head."""
+    """A checkpoint whose numbers overflow in block 1, or only in the output head."""
     model = overflowing() if request.param == "stream" else tiny_model()
-    if request.param == "scores":  # finite queries and keys: only their products are past float32
+    if request.param == "scores":  # Queries and keys are finite; only their products overflow float32.
         with torch.no_grad():
             for linear in (model.trf_blocks[1].att.W_query, model.trf_blocks[1].att.W_key):
                 linear.weight.mul_(1e20)
@@ -131,7 +131,7 @@ def test_another_model_is_fine_again(broken_model):
 
 # --- no chart raises --------------------------------------------------------------------------------
 
-# Every chart function -> how it is called with a 4 x 4 array.
+# chart function -> how to call it with a 4 x 4 array
 CALLS = {
     "attention_lines": lambda draw, x: draw(x, STRINGS, chosen=1),
     "attention_map": lambda draw, x: draw(x, STRINGS, chosen=1),
@@ -149,7 +149,7 @@ CALLS = {
     "next_token_bars": lambda draw, x: draw(
         pd.DataFrame({"token": STRINGS, "id": range(4), "logit": x[0], "probability": x[1], "drawn": x[2]})
     ),
-    "parameter_treemap": None,  # counts of parameters, which no run can break
+    "parameter_treemap": None,  # parameter counts, which no run can break
     "position_similarity": lambda draw, x: draw(x, 1),
     "position_waves": lambda draw, x: draw(x, [0, 1], n_used=2),
     "principal_scatter": lambda draw, x: draw(x[:, :3], STRINGS, x[0, :3]),
@@ -175,7 +175,7 @@ def test_every_chart_function_has_its_line():
 @pytest.mark.parametrize("name", sorted(name for name, call in CALLS.items() if call))
 def test_no_chart_raises_or_draws_them(name, values):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of arithmetic with infinity
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns about arithmetic with infinity.
         figure = CALLS[name](getattr(charts_module, name), values.copy())
     assert figure.to_json()
     for trace in figure.data:

@@ -1,4 +1,4 @@
-"""The app's server as it is started: no network, no telemetry, no strangers' pages; and 16 sessions at once."""
+"""The app's server as a user starts it: no network, no telemetry, no other site's pages; and 16 sessions at once."""
 
 import inspect
 import os
@@ -30,9 +30,9 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from gptviz.ui import server as server_of_the_app
 
 ROOT = Path(__file__).parents[1]
-TALKS_TO = "GPTVIZ_TEST_TALKS_TO"  # names the file in which connections to other machines are noted
+TALKS_TO = "GPTVIZ_TEST_TALKS_TO"  # environment variable: the file that lists connections to other machines
 
-# Run by every Python process that has its folder on the path, before anything else.
+# Every Python process that has this file's folder on its path runs it before anything else.
 GUARD = f"""
 import os, socket
 
@@ -61,7 +61,7 @@ for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connect
 
 
 def no_network(folder):
-    """The environment of a process that can reach this machine only; and the file with what it tried."""
+    """Return the environment of a process that can reach only this machine, and the file that lists its attempts."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(GUARD)
     tried = folder / "tried"
@@ -70,7 +70,7 @@ def no_network(folder):
 
 
 def own_models(folder):
-    """Two checkpoints, as the person who starts the app names them."""
+    """Return the paths of two checkpoints, in the format of GPTVIZ_MODELS."""
     paths = [folder / f"mine{seed}.pth" for seed in (1, 2)]
     for seed, path in enumerate(paths, 1):
         torch.save({"model_state_dict": tiny_model(seed).state_dict(), "config": dict(TINY)}, path)
@@ -79,7 +79,7 @@ def own_models(folder):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """As README starts it: no address is given, and it can reach this machine only."""
+    """The server as the README starts it, with no address given; it can reach only this machine."""
     folder = tmp_path_factory.mktemp("server")
     environment, tried = no_network(folder / "guard")
     environment["GPTVIZ_MODELS"] = own_models(folder)
@@ -146,7 +146,7 @@ def test_another_sites_page_gets_no_session(server, origin):
     "host", ["evil.example", "evil.example:8501", "localhost.evil.example", "127.0.0.1.evil.example"]
 )
 def test_another_name_for_this_computer_gets_nothing(server, host):
-    """A page of evil.example whose name suddenly leads here is of the same origin, for the browser."""
+    """If the name of evil.example suddenly points to this machine, the browser treats its pages as the same origin."""
     for origin in (None, f"http://{host}"):
         with pytest.raises(InvalidStatus, match="403"):
             open_session(server[0], "tokens", host=host, origin=origin)
@@ -195,7 +195,7 @@ def test_another_sites_page_may_read_nothing_and_nothing_is_uploaded(server):
 
 @pytest.mark.slow
 def test_a_session_cannot_upload(server):
-    """With all that Streamlit wants to see: a session that is there, its own cookie and token, and a whole form."""
+    """The request has all that Streamlit checks: an existing session, its own cookie and token, and a complete form."""
     _, headers, _ = answer(server[0], "/_stcore/health")
     cookie = headers["set-cookie"].split(";")[0]
     form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\ncontent\r\n--b--\r\n'
@@ -270,20 +270,20 @@ FORGED = {
     "file_urls_request": {"request_id": "a", "file_names": ["a", "b"]},
     "backend_operation_request": {"request_id": "b", "install_skills": {}},
 }
-DEBUGGING = {"debug_disconnect_websocket", "debug_shutdown_runtime"}  # Streamlit itself takes them from nobody
+DEBUGGING = {"debug_disconnect_websocket", "debug_shutdown_runtime"}  # Streamlit itself never accepts these.
 
 
 def test_every_message_that_streamlit_knows_is_either_needed_or_tried_here():
-    """Fails where a new Streamlit has another message, or another name for one: look at what it does."""
+    """This fails if a new Streamlit adds or renames a message: look at what that message does."""
     known = {field.name for field in BackMsg.DESCRIPTOR.oneofs_by_name["type"].fields}
     assert known == server_of_the_app.MESSAGES | FORGED.keys() | DEBUGGING
     assert not server_of_the_app.MESSAGES & FORGED.keys()
 
 
 def test_streamlit_still_has_what_is_replaced(monkeypatch):
-    """Also under these names: the module keeps the originals as it is imported."""
+    """The names must also be the same, because the module keeps the originals when it is imported."""
     for name in ("handle_backmsg", "_create_new_session_message"):
-        monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # put back afterwards
+        monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # restored after the test
     originals = AppSession.handle_backmsg, AppSession._create_new_session_message
     assert originals == (server_of_the_app._handle_message, server_of_the_app._new_session_message)
     server_of_the_app.restrict()
@@ -294,7 +294,7 @@ def test_streamlit_still_has_what_is_replaced(monkeypatch):
 
 
 def command(folder, name, line):
-    """Put a command of that name before all others; gives the environment in which it is."""
+    """Put a command of that name before all others on the path; return the environment for it."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{line}\n")
     (folder / name).chmod(0o755)
@@ -309,7 +309,7 @@ def kinds_until(connection, last):
 
 
 def test_nobody_is_offered_to_install_something(monkeypatch):
-    """As Streamlit does where somebody works with a coding agent; and the script's folder is left out."""
+    """Streamlit makes the offer to users of coding agents; the message must not reveal the script's folder either."""
     offer = ForwardMsg(
         new_session={"main_script_path": "/home/somebody/app.py", "initialize": {"recommend_skills_install": True}}
     )
@@ -321,7 +321,7 @@ def test_nobody_is_offered_to_install_something(monkeypatch):
 
 @pytest.mark.slow
 def test_forged_messages_do_nothing(tmp_path):
-    """No git, no answer, no cache emptied; also before the first session, when no script has been run."""
+    """They call no git, get no answer and empty no cache; also before the first session, when no script has run."""
     git, passes = tmp_path / "git", tmp_path / "passes"
     git.touch()
     passes.touch()
@@ -413,6 +413,7 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 {start}
+import torch  # a served app loads it for the first view
 _, pools, options = json.loads(state())
 print(sorted({{n_threads for _, n_threads in pools}}), options["display.max_colwidth"])
 """
@@ -435,7 +436,7 @@ def test_the_start_opens_the_browser_as_streamlit_s_does(tmp_path):
 
 # --- 16 sessions ------------------------------------------------------------------------------------
 
-# What each asks for. Pages that intervene join by themselves: all pages of the table are asked for.
+# What each session asks for. Every page of the table is asked for, so the experiments are included automatically.
 SESSIONS = [
     (page, {"text": f"Session {number} sees the {number + 2} cats", "model": model, "token": str(number % 4)})
     for number in range(16)
@@ -445,7 +446,7 @@ SESSIONS = [
 
 
 def seen(address, session):
-    """All that a session sees: its charts, tables and texts."""
+    """Return all that a session sees: its charts, tables and texts."""
     page, query = session
     messages = open_session(address, page, **query)
     assert not elements(messages, "exception")
@@ -459,14 +460,14 @@ def seen(address, session):
 def test_16_sessions_at_once_see_what_each_sees_alone(server, tmp_path):
     with ThreadPoolExecutor(len(SESSIONS)) as pool:
         together = list(pool.map(lambda session: seen(server[0], session), SESSIONS))
-    with app_server(tmp_path, GPTVIZ_MODELS=own_models(tmp_path)) as address:  # one that has nothing in its caches
+    with app_server(tmp_path, GPTVIZ_MODELS=own_models(tmp_path)) as address:  # a server with empty caches
         for session, found in zip(SESSIONS, together, strict=True):
             assert found == seen(address, session), session
-    for kind, least in (("charts", 16), ("tables", 4), ("texts", 16)):  # short tables are texts, as HTML
+    for kind, least in (("charts", 16), ("tables", 4), ("texts", 16)):  # Short tables are sent as HTML texts.
         assert sum(len(found[kind]) for found in together) > least
 
 
-# --- supply -----------------------------------------------------------------------------------------
+# --- dependencies -----------------------------------------------------------------------------------
 
 
 def lines_of(name):
@@ -496,7 +497,7 @@ main(sys.argv[3:])
 
 @pytest.mark.slow
 def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
-    """The third pass lasts until the server knows that the tab is closed."""
+    """The third pass is held until the server knows that the tab is closed."""
     note, go_on = tmp_path / "passes", tmp_path / "go on"
     note.touch()
 
@@ -515,7 +516,7 @@ def test_the_work_of_a_closed_tab_is_dropped(tmp_path):
         until(lambda: n_sessions() == 0)
         go_on.touch()
         seen = -1
-        while seen < n_passes():  # until it stands still
+        while seen < n_passes():  # until it no longer grows
             seen = n_passes()
             open_session(address, "tokens")
             time.sleep(2)
@@ -543,6 +544,6 @@ def test_constraints_are_versions_of_the_index_and_nothing_else():
 
 def test_what_is_installed_by_the_readme_is_constrained():
     commands = re.findall(r"pip install [^`\n&]+", (ROOT / "README.md").read_text())
-    of_the_app = [command for command in commands if "benchmarks" not in command]  # peers have versions of their own
+    of_the_app = [command for command in commands if "benchmarks" not in command]  # peers have their own versions
     assert len(of_the_app) == len(commands) - 1 == 3
     assert all("-c constraints.txt" in command for command in of_the_app)

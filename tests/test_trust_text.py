@@ -1,6 +1,6 @@
 """Any text: all of Unicode through tokens, run, every chart function and every page; nothing changed, nothing run.
 
-What single characters become when they are shown stands in test_tokens.py, the browser's part in test_trust_browser.py.
+How single characters are shown is tested in test_tokens.py, the browser's part in test_trust_browser.py.
 """
 
 import html
@@ -54,7 +54,7 @@ HOSTILE = [
     "日本語 한국어 ไทย हिन्दी ქართული",
     "../../etc/passwd ; rm -rf / ' OR 1=1 --",
 ]
-CHARACTERS = st.characters(codec=None, exclude_categories=())  # every code point, lone surrogates too
+CHARACTERS = st.characters(codec=None, exclude_categories=())  # every code point, including lone surrogates
 TEXTS = st.one_of(
     st.text(CHARACTERS, max_size=60),
     st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(CHARACTERS, max_size=8)), max_size=5).map("".join),
@@ -89,7 +89,7 @@ def test_a_label_is_its_string_and_nothing_in_it_is_read_by_plotly(strings):
         assert html.unescape(label.replace("&amp;", "&#38;")) == html.unescape(html.escape(cut, quote=False))
 
 
-# Where token strings stand in a chart function's arguments; the other functions take the program's own words.
+# The chart functions whose arguments contain token strings; the others show only the program's own words.
 WITH_STRINGS = sorted(
     set(CALLS)
     - {"dimension_lines", "gelu_curve", "head_grid", "position_similarity"}
@@ -99,7 +99,7 @@ ARRAY = np.tril(np.full((4, 4), 0.25, dtype=np.float32))
 
 
 def drawn(name, strings):
-    """The chart of `name` as Streamlit and a notebook send it, with these four strings for its tokens."""
+    """Return the chart's figure as Streamlit and a notebook send it, with these four strings as its tokens."""
     draw = getattr(charts_module, name)
     cells = np.array([[f"{one}\n{other}" for one in strings] for other in strings])
     figure = {
@@ -234,7 +234,7 @@ def test_a_table_shows_its_strings_and_nothing_becomes_markup(token, strings):
 
 
 def test_a_lone_surrogate_can_neither_come_from_a_browser_nor_go_to_one():
-    """So the pages need not know of them; the library does."""
+    """So the pages need not handle lone surrogates; the library does."""
     state = ClientState(query_string="text=a")
     raw = state.SerializeToString().replace(b"text=a", b"t=\xed\xa0\x80")
     with pytest.raises(Exception, match=r"(?i)pars|utf"):

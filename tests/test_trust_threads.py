@@ -1,4 +1,4 @@
-"""Sessions at the same time give what each gives alone; caches keep within their bytes, whatever is asked of them."""
+"""Simultaneous sessions get what each gets alone; caches stay within their byte limits under any use."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +70,7 @@ def go_back(model, tokens):
     return [np.array(list(gradient_norms(model.engine, tokens)[1].values()))]
 
 
-# What a session does: a function (model, tokens) -> arrays.
+# What a session does: functions (model, tokens) -> arrays.
 DOES = [look, read, write, switch_off, drop_out, patch, go_back]
 N_SESSIONS = 16
 
@@ -81,7 +81,7 @@ def loaded_models():
 
 
 def sessions(loaded):
-    """16 sessions: each has a text of its own, one of four models, and does everything, each from another start."""
+    """Yield 16 sessions, each with its own text and one of four models; all do everything, in different orders."""
     for number in range(N_SESSIONS):
         model = loaded[number % len(loaded)]
         tokens = model.engine.tokenize(f"{' the' * (number + 2)} cat number {number}")
@@ -126,7 +126,7 @@ def test_sessions_with_the_same_text_get_the_same_arrays(loaded_models):
 
 
 class AnyUseOfACache(RuleBasedStateMachine):
-    """A cache of 100 bytes, used at random, beside a dict in order of use."""
+    """A cache of 100 bytes, used at random and compared with a dict in order of use."""
 
     keys = st.integers(0, 12)
     sizes = st.one_of(st.integers(0, 40), st.sampled_from([99, 100, 101, 10_000]))
@@ -174,7 +174,7 @@ class AnyUseOfACache(RuleBasedStateMachine):
         self.take_over_order()
 
     def take_over_order(self):
-        """Where several were asked for at once, which was last is not told."""
+        """Copy the cache's order: after simultaneous requests, it is unknown which came last."""
         self.expected = {key: size for key, (_, size) in self.cache._held.items()}
 
     @invariant()
@@ -195,14 +195,14 @@ TestAnyUseOfACache.settings = settings(max_examples=60, stateful_step_count=30, 
 def test_the_longest_texts_trace_is_kept(name):
     config = gptviz.MODELS[name].config
     shape = (config["context_length"], config["emb_dim"])
-    stream = [np.broadcast_to(np.float32(0), shape)] * (config["n_layers"] + 1)  # takes no memory
+    stream = [np.broadcast_to(np.float32(0), shape)] * (config["n_layers"] + 1)  # A broadcast array takes no memory.
     tokens = gpt2_tokenizer().tokens([0] * config["context_length"])
     trace = Trace(SimpleNamespace(config=config), tokens, stream, np.zeros(config["vocab_size"], np.float32))
     assert trace.max_bytes < max(models._TRACE_BYTES, models.largest_trace(config))
 
 
 class AnyUseOfAModel(RuleBasedStateMachine):
-    """A model with room for few traces and results, whose texts and activations are asked for at random."""
+    """A model with room for few traces and results, asked for random texts and activations."""
 
     engine = tiny_engine()
     texts = st.integers(1, 9)

@@ -1,6 +1,6 @@
-"""Any URL: whatever stands in a link, a sensible view comes, with a short notice where it is another one.
+"""Any URL: every link gives a sensible view, with a short notice if the view is not the one asked for.
 
-Which notice, for the links that people come across, stands in test_app.py.
+The notices for common links are tested in test_app.py.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import gptviz
 from gptviz.ui import models
 from gptviz.ui.settings import SETTINGS
 
-# Through the wire only what UTF-8 can say: see test_trust_text.py.
+# The wire carries only valid UTF-8: see test_trust_text.py.
 GARBAGE = st.one_of(
     st.text(max_size=30),
     st.sampled_from(
@@ -41,7 +41,7 @@ LINKS = st.fixed_dictionaries({}, optional={setting.name: WORDS for setting in S
 
 
 def check_view(app, page):
-    """No traceback and no error, and short notices."""
+    """Assert that the page shows no traceback and no error, and only short notices."""
     check_page(app, page)
     assert not app.error
     assert all(len(notice) < 200 for notice in notices(app))

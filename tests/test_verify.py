@@ -1,4 +1,4 @@
-"""`verify` must fail for every fault that is put into the code, the memory or the file, for every model."""
+"""`verify` must fail for every fault put into the code, the memory or the file, for every model."""
 
 import shutil
 from dataclasses import replace
@@ -20,7 +20,7 @@ MODELS_TO_VERIFY = ["story-gpt", "folder", "course checkpoint"]
 
 
 def load(kind, tmp_path):
-    """A fresh engine: its weights may be changed."""
+    """Return a fresh engine, whose weights a test may change."""
     if kind == "folder":
         path = write_folder(tmp_path / "folder", gpt2_tensors(tiny_model()), gpt2_config())
     elif kind == "course checkpoint":
@@ -100,7 +100,7 @@ def forgetting(self, keys, values):
 
 EMBED, EXTEND = GPTModel.embed, KeyValueCache.extend
 FUSED = F.scaled_dot_product_attention
-# A fault -> the object, the name, and what takes its place.
+# fault -> (object, attribute name, replacement)
 FAULTS_IN_CODE = {
     "ReLU": (GELU, "forward", lambda _self, x: torch.relu(x)),
     "exact GELU": (GELU, "forward", lambda _self, x: F.gelu(x)),
@@ -248,7 +248,7 @@ def test_numbers_that_are_none_fail_without_an_exception(engine):
 
 
 def test_the_recomputation_knows_nothing_of_the_model(tiny, monkeypatch):
-    """It is given the model's numbers, and calls none of its code."""
+    """It gets only the model's numbers, and calls none of its code."""
     trace = tiny.run(verify.TEXT[:20], keep=gptviz.ACTIVATIONS)
     weights = tiny.weights
     trace.engine = SimpleNamespace(weights=weights, config=tiny.config)

@@ -261,7 +261,7 @@ def test_the_config_beside_a_file_tells_the_heads(tmp_path):
     model = tiny_model(emb_dim=128, n_heads=4, n_layers=1, tied_head=True)
     folder = write_folder(tmp_path, gpt2_tensors(model), gpt2_config(tied_head=True, n_embd=128, n_layer=1))
     engine = gptviz.load(folder / "model.safetensors", device="cpu")
-    np.testing.assert_allclose(engine.run(TEXT)["logits"], logits_of(model)[0], atol=1e-3)  # wide: sums are long
+    np.testing.assert_allclose(engine.run(TEXT)["logits"], logits_of(model)[0], atol=1e-3)  # a wide model has long sums
     assert engine.config["n_heads"] == 4
     assert engine.notes == ()
 
@@ -508,7 +508,7 @@ def test_a_truncated_checkpoint_is_a_sentence(tmp_path, untied):
         load_model(path)
 
 
-# --- checkpoints as others pack them -----------------------------------------------------------------
+# --- checkpoints packed by other programs ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.model."])
@@ -551,7 +551,7 @@ def test_two_models_in_one_state_dict_are_refused(tmp_path, untied):
 
 
 class LinearWithLoRA(torch.nn.Module):
-    """As in appendix E of the course."""
+    """A LoRA layer as in appendix E of the course."""
 
     def __init__(self, linear, rank, scale):
         super().__init__()
@@ -628,7 +628,7 @@ def test_a_broken_lora_layer_is_named(lora, change):
 
 
 def trunk_of(model):
-    """The same blocks, and the token embedding for a head."""
+    """Return a model with the same blocks, and the token embedding as its output head."""
     trunk = tiny_model(tied_head=True)
     trunk.load_state_dict(without(course_tensors(model), "out_head.weight"), strict=False)
     return trunk
@@ -686,7 +686,7 @@ def test_nanogpts_matrices_are_named_as_such(tmp_path, untied):
         load_model(path)
 
 
-# --- heads that are not the config's ----------------------------------------------------------------
+# --- output heads that do not match the config ------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", ["gpt2's", "the course's"])
@@ -751,7 +751,7 @@ def test_an_untrained_model_is_initialised_as_gpt2_was():
 MEASURE = """
 import re, sys
 from pathlib import Path
-import torch, tiktoken, safetensors, gptviz
+import torch, tiktoken, safetensors, gptviz.tokens
 torch.ones(8, 8) @ torch.ones(8, 8)
 gptviz.tokens.gpt2_tokenizer().encode("warm")
 def peak():

@@ -1,4 +1,4 @@
-"""A GPT-2 small enough to compute by hand, and the ways in which others write one to disk."""
+"""A GPT-2 small enough to compute by hand, and the ways in which other programs write one to disk."""
 
 import json
 
@@ -13,7 +13,7 @@ TINY = GPTConfig(vocab_size=50257, context_length=32, emb_dim=16, n_heads=4, n_l
 
 
 def tiny_model(seed=0, *, tied_head=False, **changes):
-    """Weights far larger than trained ones, so that attention is uneven and every term shows in the logits."""
+    """Make a model with weights far larger than trained ones, so attention is uneven and the logits show every term."""
     model = GPTModel({**TINY, **changes}, tied_head=tied_head)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -27,7 +27,7 @@ def tiny_engine(seed=0, **changes):
 
 
 def gpt2_tensors(model, prefix=""):
-    """A model's weights under GPT-2's own names, in its own layout: matrices [in, out], query, key and value joined."""
+    """Return a model's weights under GPT-2's own names and layout: matrices [in, out], query, key and value joined."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tensors = {
         "wte.weight": state["tok_emb.weight"],
@@ -38,7 +38,7 @@ def gpt2_tensors(model, prefix=""):
     for layer in range(len(model.trf_blocks)):
         ours, theirs = f"trf_blocks.{layer}", f"h.{layer}"
         for kind in ("weight", "bias"):
-            none = torch.zeros(model.tok_emb.weight.shape[1])  # a model without query, key and value biases
+            none = torch.zeros(model.tok_emb.weight.shape[1])  # for a model without query, key and value biases
             parts = [state.get(f"{ours}.att.W_{name}.{kind}", none) for name in ("query", "key", "value")]
             joined = torch.cat(parts)
             tensors[f"{theirs}.attn.c_attn.{kind}"] = joined.T.contiguous() if kind == "weight" else joined
@@ -59,7 +59,7 @@ def gpt2_tensors(model, prefix=""):
 
 
 def gpt2_config(*, tied_head=False, **changes):
-    """config.json as transformers writes it, as far as it matters."""
+    """Return the parts of config.json that matter here, as transformers writes them."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

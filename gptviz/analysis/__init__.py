@@ -1,1 +1,1 @@
-"""What a trace and its model's weights say: functions that never run the model again as a whole."""
+"""Analyses of a trace and its model's weights; none of them runs the whole model again."""

@@ -1,4 +1,4 @@
-"""What a GPT-2 is made of: its parts in the order of the data, with live shapes, norms and parameter counts."""
+"""The components of a GPT-2 in the order of the data, with live shapes, norms and parameter counts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from ..trace import Trace
 
 @dataclass(frozen=True)
 class Component:
-    """One component of the model, and what comes out of it for this text."""
+    """One component of the model, and its output for this text."""
 
-    name: str  # as in the course's modules, such as `trf_blocks.3.att`
+    name: str  # of the course's module, such as `trf_blocks.3.att`
     title: str
     explanation: str  # two sentences
-    shape: tuple[int, ...] = ()  # of what comes out, with the batch
-    norm: float | None = None  # Euclidean length of a token's vector, mean over the tokens; of logits: the last token's
+    shape: tuple[int, ...] = ()  # of the output, with the batch
+    norm: float | None = None  # mean Euclidean length of the tokens' vectors; for logits: the last token's
     n_parameters: int = 0
-    shortcut: bool = False  # the part adds its output to the stream, which passes it by
+    shortcut: bool = False  # the component adds its output to the stream, which bypasses it
     inside: "tuple[Component, ...]" = ()
 
 
 def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Component]:
-    """The model's parts from the ids to the logits. The block `unfolded` has its own parts inside."""
+    """The model's components from the ids to the logits. Only the block `unfolded` holds its components inside."""
     config = trace.config
     n_tokens, width = len(trace), config["emb_dim"]
     stream = (1, n_tokens, width)
@@ -157,12 +157,12 @@ def _inside_block(trace: Trace, layer: int) -> list[Component]:
 
 
 def mean_norm(vectors: NDArray[np.floating]) -> float:
-    """Mean over the positions of the Euclidean length: [pos, emb_dim] -> one number."""
+    """Euclidean length of the vectors, mean over the positions: [pos, emb_dim] -> one number."""
     return float(np.linalg.norm(np.asarray(vectors, dtype=np.float64), axis=-1).mean())
 
 
 def size_table(configs: Mapping[str, GPTConfig], *, tied_head: bool = True) -> pd.DataFrame:
-    """Models side by side, one a row, computed from their configs.
+    """Sizes of models, computed from their configs, one row per model.
 
     Columns: model, layers, width (emb_dim), heads, context, parameters, megabytes (in float32).
     """
@@ -183,9 +183,9 @@ def size_table(configs: Mapping[str, GPTConfig], *, tied_head: bool = True) -> p
 
 
 def parameter_tree(config: GPTConfig, *, tied_head: bool) -> pd.DataFrame:
-    """Where the parameters are: one row a part, with its parent; a parent's count is its children's sum.
+    """Parameter counts, one row per component with its parent; a parent's count is the sum of its children's.
 
-    Columns: id, parent ("" for the whole), label, parameters. A tied output head is the token
+    Columns: id, parent ("" for the whole model), label, parameters. A tied output head is the token
     embedding and has no row of its own.
     """
     width, layers = config["emb_dim"], range(config["n_layers"])

@@ -1,7 +1,7 @@
-"""Check this number: every step recomputed in float64 from its operands, without the model's code.
+"""Check this number: recompute every step in float64 from its operands, without the model's code.
 
 `STEPS` lists what a block does in order, then the final norm and the logits. Each step reads
-activations that the trace holds, and makes the next; so an error stays in the step that makes it.
+activations from the trace and computes the next one, so an error shows only in the step that makes it.
 `check` recomputes all cells of a step, `explain` one cell with its operands.
 """
 
@@ -18,31 +18,31 @@ from ..numerics.chunks import chunks
 from ..numerics.operations import Float64, Parts, Recomputed, Working
 from ..trace import Trace
 
-# How far the model's float32 may be from float64, as a share of the cell's own size: the sum of
-# the absolute values of its terms. Rounding is bounded by that sum, not by the result, which
-# cancellation can make small, nor by the largest cell, which GPT-2's few huge dimensions would make
-# blind to errors in the others (Higham 2002, "Accuracy and Stability of Numerical Algorithms", 3.1).
-# 32 roundings are far below the bound for sums of thousands of terms, and above what is ever seen.
+# How far the model's float32 value may be from the float64 value, as a share of the cell's own size: the
+# sum of the absolute values of its terms, which bounds the rounding (Higham 2002, "Accuracy and Stability of
+# Numerical Algorithms", 3.1). The result itself would not do, because cancellation can make it small; nor would
+# the largest cell, because GPT-2's few huge dimensions would hide errors in the others.
+# 32 roundings are far below the bound for sums of thousands of terms, and above any error seen in practice.
 TOLERANCE = 32 * float(np.finfo(np.float32).eps)
-_SMALLEST = float(np.finfo(np.float32).tiny)  # float32 keeps fewer digits below
+_SMALLEST = float(np.finfo(np.float32).tiny)  # float32 keeps fewer digits below this
 
-_HEAD_FIRST = frozenset({"attn_scores", "pattern"})  # [head, query, key]; all others begin with the position
-_BY_HEAD = frozenset({"q", "k", "v"})  # made by a linear layer, which knows no heads
+_HEAD_FIRST = frozenset({"attn_scores", "pattern"})  # [head, query, key]; the first axis of all others is the position
+_BY_HEAD = frozenset({"q", "k", "v"})  # computed by a linear layer, which does not separate heads
 _ROWS_AT_ONCE = 256  # positions
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the model: what it makes, from what, and how."""
+    """One step of the model: the activation that it computes, what it reads, and its arithmetic."""
 
     key: str
-    name: str  # the activation that it makes, as in `gptviz.ACTIVATIONS`
+    name: str  # the activation that it computes, as in `gptviz.ACTIVATIONS`
     title: str
     formula: str  # LaTeX
     reads: tuple[str, ...]  # activations
-    parameters: tuple[str, ...]  # the course's names, with {layer}; a bias may be missing in the model
-    whole: Callable[..., Recomputed]  # (rows, *activations, *parameters): those rows of the activation
-    cell: Callable[..., Working]  # (index, *activations, *parameters)
+    parameters: tuple[str, ...]  # the course's names, with {layer}; the model may lack a bias
+    whole: Callable[..., Recomputed]  # (rows, *activations, *parameters) -> those rows
+    cell: Callable[..., Working]  # (index, *activations, *parameters) -> that cell
 
     @property
     def in_block(self) -> bool:
@@ -52,17 +52,17 @@ class Step:
 
 @dataclass(frozen=True)
 class StepCheck:
-    """All cells of a step against the model's own."""
+    """All cells of a step compared with the model's own."""
 
     step: Step
     n_cells: int
     largest_difference: float  # absolute, over all cells
-    at: tuple[int, ...]  # the cell with the largest share of its tolerance
-    share: float  # of the tolerance that this cell has: above 1 it is wrong
+    at: tuple[int, ...]  # the cell whose difference is the largest share of its tolerance
+    share: float  # that share: above 1 the cell is wrong
 
     @property
     def passed(self) -> bool:
-        """False for a NaN, too."""
+        """Whether all cells are within their tolerance; False for NaN."""
         return self.share <= 1
 
 
@@ -76,37 +76,37 @@ class Explanation:
     intermediates: Parts
     recomputed: float
     model_value: float
-    tolerance: float  # the most that they may differ by
+    tolerance: float  # the most that the two may differ by
 
     @property
     def difference(self) -> float:
-        """Absolute."""
+        """Absolute difference between the two values."""
         return abs(self.recomputed - self.model_value)
 
     @property
     def passed(self) -> bool:
-        """False for a NaN, too."""
+        """Whether the cell is within its tolerance; False for NaN."""
         return self.difference <= self.tolerance
 
 
 def recompute(trace: Trace, step: Step, layer: int | None = None, rows: slice = slice(None)) -> Float64:
-    """The step's activation, or those `rows` of its first axis, recomputed in float64.
+    """The step's activation, or only `rows` of its first axis, recomputed in float64.
 
-    `layer` is the block, for a step that blocks have. For long texts, and for logits (400 kB a
-    position), ask for the rows shown. Raises `ValueError` for a step that the run had switched off.
+    `layer` is the block, for a step inside blocks. For long texts, and for logits (400 kB per
+    position), ask only for the rows shown. Raises `ValueError` if the run had the step switched off.
     """
     return _recompute(trace, step, _operands(trace, step, layer), rows).value
 
 
 def check(trace: Trace, step: Step, layer: int | None = None, rows: slice = slice(None)) -> StepCheck:
-    """Recompute all cells of a step (or of `rows` of its first axis), and compare with the trace's.
+    """Recompute all cells of a step (or of `rows` of its first axis), and compare them with the trace's.
 
-    Raises as `recompute` does.
+    Raises the same errors as `recompute`.
     """
     n_rows = trace.config["n_heads"] if step.name in _HEAD_FIRST else len(trace)
     start, stop, _ = rows.indices(n_rows)
     at_once = 1 if step.name in _HEAD_FIRST else 32 if step.name == "logits" else _ROWS_AT_ONCE
-    # Taken from the trace once: at 1,024 tokens it cannot hold all that a step reads, and would derive it again.
+    # Read from the trace only once: at 1,024 tokens it cannot hold all that a step reads, and would derive it again.
     operands = _operands(trace, step, layer)
     made = None if step.name == "logits" else _activation(trace, step.name, layer)
     checks = []
@@ -121,7 +121,7 @@ def check(trace: Trace, step: Step, layer: int | None = None, rows: slice = slic
 def explain(trace: Trace, step: Step, index: tuple[int, ...], layer: int | None = None) -> Explanation:
     """The arithmetic of the cell `index` of a step's activation.
 
-    Raises as `recompute` does, and `IndexError` outside of the activation.
+    Raises the same errors as `recompute`, and `IndexError` for an index outside the activation.
     """
     index = tuple(int(number) for number in index)
     if min(index) < 0:
@@ -138,15 +138,15 @@ def explain(trace: Trace, step: Step, index: tuple[int, ...], layer: int | None 
 
 
 def _compare(step: Step, recomputed: Recomputed, actual: NDArray[np.float32], first: int) -> StepCheck:
-    """Rows of a step from the number `first` on against the model's own."""
+    """Compare the rows of a step, starting at row `first`, with the model's own."""
     difference = np.abs(recomputed.value - actual)
     share = difference / _tolerance(recomputed.size)
-    row, *others = (int(number) for number in np.unravel_index(share.argmax(), share.shape))  # a NaN is the largest
+    row, *others = (int(number) for number in np.unravel_index(share.argmax(), share.shape))  # argmax finds a NaN
     return StepCheck(step, share.size, float(difference.max()), (first + row, *others), float(share.max()))
 
 
 def _heads(trace: Trace) -> tuple[int, int]:
-    """head, head_dim"""
+    """Return (n_heads, head_dim)."""
     return trace.config["n_heads"], trace.config["emb_dim"] // trace.config["n_heads"]
 
 
@@ -169,7 +169,7 @@ def _activation(trace: Trace, name: str, layer: int | None) -> NDArray[np.float3
 
 
 def _operands(trace: Trace, step: Step, layer: int | None) -> list[NDArray[np.float32]]:
-    """The step's activations, then its parameters. A bias that the model has not is left out: it is always the last."""
+    """The step's activations, then its parameters. A bias that the model lacks is left out: biases come last."""
     if step.in_block and layer is None:
         raise ValueError(f"Every layer has the step {step.key!r}: say which.")
     if not step.in_block:

@@ -1,4 +1,4 @@
-"""Neighbours of a vector in the vocabulary."""
+"""Nearest tokens of the vocabulary to a vector."""
 
 from collections.abc import Collection
 
@@ -15,11 +15,11 @@ Floats = NDArray[np.floating]
 def nearest_tokens(
     vector: Floats, embeddings: Floats, embedding_norms: Floats, *, k: int = 10, without: Collection[int] = ()
 ) -> pd.DataFrame:
-    """The k tokens whose embeddings point most nearly the way of `vector` [emb_dim], the nearest first.
+    """The k tokens whose embeddings have the highest cosine with `vector` [emb_dim], the nearest first.
 
-    `embeddings` is [vocab_size, emb_dim], and stays as it is: the products are divided by
-    `embedding_norms` (see `norms`; make them once), with no normalised copy. Ids in `without` are left
-    out. Columns: token, id, cosine.
+    `embeddings` is [vocab_size, emb_dim]. To avoid a normalised copy of it, the products are divided by
+    `embedding_norms` (see `norms`; compute them once). Ids in `without` are left out.
+    Columns: token, id, cosine.
     """
     length = np.sqrt(np.dot(vector, vector))
     cosines = (embeddings @ vector) / nonzero(embedding_norms * length)

@@ -1,4 +1,4 @@
-"""Whether a run's numbers are numbers: a broken model gives NaN, or overflows."""
+"""Check for NaN and infinite values in a run: a broken model gives NaN, or overflows."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..trace import Trace
 
 
 def not_finite(trace: Trace) -> pd.DataFrame:
-    """How many values are NaN or infinite, one row a place, in the order of the data.
+    """Count the values that are NaN or infinite, one row per place in the model, in the order of the data.
 
     Columns: where ("into block 0" to "out of block N", "logits of the last token"), broken, values.
     """

@@ -1,4 +1,4 @@
-"""What the attention heads of a model do on a text, and what they write to the logits."""
+"""A model's attention heads: their scores and patterns on a text, and their direct effect on the logits."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ Floats = NDArray[np.floating]
 
 
 def all_head_scores(trace: Trace) -> pd.DataFrame:
-    """`head_scores` of every layer, one head of the model a row; a column layer comes first."""
+    """`head_scores` of every layer, one row per head of the model, with layer as the first column."""
     tables = []
     for layer in range(trace.config["n_layers"]):
         table = head_scores(trace["pattern", layer], trace.tokens.ids)
@@ -26,7 +26,7 @@ def all_head_scores(trace: Trace) -> pd.DataFrame:
 
 
 def all_tiles(trace: Trace, factor: int) -> NDArray[np.uint8]:
-    """Every head of every layer, pooled: [layer, head, side, side]. One layer's full pattern is held at a time."""
+    """Pooled patterns of all heads: [layer, head, side, side]. Only one layer's full pattern is held at a time."""
     return np.stack([pool(trace["pattern", layer], factor) for layer in range(trace.config["n_layers"])])
 
 
@@ -36,10 +36,10 @@ def rollout_to(trace: Trace, layer: int) -> NDArray[np.float64]:
 
 
 def value_of_token(weights: Weights, layer: int, head: int, token: int) -> NDArray[np.float64]:
-    """The value [head_dim] that a head would take from a bare token embedding, as the block's first norm sees it.
+    """The value [head_dim] that a head would compute from a token embedding alone, after the block's first norm.
 
-    This is the OV circuit of Elhage et al. (2021): W_E W_V. For a token in its place in a text,
-    take `trace["v", layer][position, head]`, which holds what earlier blocks added.
+    This is the OV circuit of Elhage et al. (2021): W_E W_V. For a token in a text, use
+    `trace["v", layer][position, head]`, which includes what earlier blocks added.
     """
     value: NDArray[np.float64] = weights.w_v(layer)[head] @ layer_norm(weights.w_e[token], *weights.norm1(layer))
     bias = weights.b_v(layer)
@@ -47,9 +47,9 @@ def value_of_token(weights: Weights, layer: int, head: int, token: int) -> NDArr
 
 
 def ov_effect(weights: Weights, layer: int, head: int, value: Floats, scale: float = 1.0) -> Floats:
-    """What a head does to all logits, directly, when it looks with weight 1 at a key with this `value` [head_dim].
+    """Direct effect of a head on all logits when it attends with weight 1 to a key with this `value` [head_dim].
 
-    Gives [vocab_size]: value W_O, through the final norm and the output head. `scale` as in
-    `logit_attribution.direct_effect`, taken where the query is; `logit_attribution.pushed_tokens` names the tokens.
+    Returns [vocab_size]: value W_O, through the final norm and the output head. `scale` is as in
+    `logit_attribution.direct_effect`, at the query's position; `logit_attribution.pushed_tokens` names the tokens.
     """
     return direct_effect(weights, value @ weights.w_o(layer)[head], scale)

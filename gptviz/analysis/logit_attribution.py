@@ -1,10 +1,10 @@
 """Direct logit attribution: how much of a logit each part of the model wrote itself.
 
-The stream is a sum of what every part added, and a logit is linear in it but for one number: the
-standard deviation by which the final norm divides. With that number frozen at the value that it has
-at this position, the logit is a sum too, one term a part (Elhage et al. 2021, "A Mathematical
-Framework for Transformer Circuits"; TransformerLens: `decompose_resid`, `logit_attrs`). Direct means:
-what a part does by way of later parts is theirs.
+The stream is the sum of what every part added, and a logit is linear in it except for one number: the
+standard deviation that the final norm divides by. With that number frozen at its value at this position,
+the logit is a sum too, with one term per part (Elhage et al. 2021, "A Mathematical Framework for
+Transformer Circuits"; TransformerLens: `decompose_resid`, `logit_attrs`). "Direct" means that what a
+part does through later parts counts as theirs.
 """
 
 from typing import Any
@@ -23,20 +23,20 @@ Floats = NDArray[np.floating]
 
 
 def frozen_scale(stream: Floats) -> NDArray[np.float64]:
-    """What the final norm divides by: sqrt(variance + eps) of the last stream, [..., emb_dim] -> [...]."""
+    """The final norm's divisor: sqrt(variance + eps) of the last stream, [..., emb_dim] -> [...]."""
     return np.sqrt(np.asarray(stream, dtype=np.float64).var(axis=-1) + LAYER_NORM_EPS)
 
 
 def attribute_logit(trace: Trace, position: int, token: int, against: int | None = None) -> pd.DataFrame:
-    """Share the logit of the id `token` at `position` among the parts that wrote it, one part a row.
+    """Split the logit of the id `token` at `position` among the parts that wrote it, one row per part.
 
-    With `against` it is the logit of `token` minus that of `against`. Columns: part (its name),
+    With `against`, split the logit of `token` minus that of `against`. Columns: part (its name),
     kind (embed, pos_embed, head, attention_bias, mlp, norm_shift), layer, head (missing where
-    there is none), contribution (in logits). The contributions sum to the logit. A head is its z
+    there is none), contribution (in logits). The contributions sum to the logit. A head contributes its z
     times its slice of the output projection; `attention_bias` is that projection's bias; an MLP
-    has its bias in it; `norm_shift` is the final norm's bias through the output head. Heads, neurons and
-    MLPs that the run had switched off count as what took their place. Raises `ValueError` if whole attentions
-    or shortcuts were off: the stream is not such a sum then.
+    includes its bias; `norm_shift` is the final norm's bias through the output head. Heads, neurons and
+    MLPs that the run had switched off count as what replaced them. Raises `ValueError` if whole attentions
+    or shortcuts were off, because the stream is then not such a sum.
     """
     if any(name in ("attn_out", "shortcut1", "shortcut2") for name, _ in trace.changes):
         raise ValueError("This run had attentions or shortcuts switched off, so no sum of parts: run it with them on.")
@@ -44,7 +44,7 @@ def attribute_logit(trace: Trace, position: int, token: int, against: int | None
     direction = _direction(weights, token, against)
     n_layers = trace.config["n_layers"]
     final = trace["resid_post", n_layers - 1][position]
-    # gain * (x - mean(x)) / scale . direction = x . reader: to take a mean off is linear, too
+    # gain * (x - mean(x)) / scale . direction = x . reader: subtracting the mean is linear, too
     reader = direction * weights.final_norm.gain / frozen_scale(final)
     reader = reader - reader.mean()
 
@@ -66,10 +66,10 @@ def attribute_logit(trace: Trace, position: int, token: int, against: int | None
 
 
 def direct_effect(weights: Weights, written: Floats, scale: float | NDArray[np.float64] = 1.0) -> Floats:
-    """What a vector that is added to the stream does to all logits, directly: [..., emb_dim] -> [..., vocab_size].
+    """Direct effect on all logits of a vector added to the stream: [..., emb_dim] -> [..., vocab_size].
 
     `scale` is the final norm's divisor (see `frozen_scale`) at the position where the vector is
-    added; left at 1, the order of the tokens is right, and the size is not.
+    added; with the default of 1 the order of the tokens is right, but the sizes are not.
     """
     centred = written - np.mean(written, axis=-1, keepdims=True)
     normed = weights.final_norm.gain * centred / scale
@@ -78,9 +78,9 @@ def direct_effect(weights: Weights, written: Floats, scale: float | NDArray[np.f
 
 
 def pushed_tokens(effect: Floats, k: int = 10) -> pd.DataFrame:
-    """The tokens that an effect on all logits [vocab_size] pushes up and down most, k each.
+    """The k tokens that an effect on all logits [vocab_size] raises most, and the k that it lowers most.
 
-    One row for each token, the most raised first, the most lowered last. Columns: token, id, effect.
+    One row per token, the most raised first, the most lowered last. Columns: token, id, effect.
     """
     ids = np.concatenate((top_ids(effect, k), top_ids(-effect, k)[::-1]))
     return pd.DataFrame({"token": strings_of(ids), "id": ids, "effect": effect[ids]})

@@ -1,4 +1,4 @@
-"""The logit lens (nostalgebraist 2020): what the model would say next if it stopped early.
+"""The logit lens (nostalgebraist 2020): what the model would predict if it stopped early.
 
 The residual stream at every depth goes through the final norm and the output head. Without the
 norm the readings are wrong: the head was trained on a normed stream.
@@ -16,11 +16,11 @@ from ..numerics.ranking import ranks, top_ids
 from ..tokens import strings_of
 from ..trace import Trace
 
-ROWS_AT_ONCE = 128  # of [row, vocab_size], 200 kB each; a third faster a row than 32
+ROWS_AT_ONCE = 128  # of [row, vocab_size], 200 kB each
 
 
 class StreamPoint(NamedTuple):
-    """A place on the residual stream: `trace[name, layer]`, and what to call it."""
+    """A point on the residual stream: `trace[name, layer]`, and its label."""
 
     name: str
     layer: int
@@ -28,7 +28,7 @@ class StreamPoint(NamedTuple):
 
 
 class LogitLens(NamedTuple):
-    """What the stream says at every depth and position: the most probable tokens, the first on top."""
+    """Predictions from the stream at every point and position: the k most probable tokens, the most probable first."""
 
     points: tuple[StreamPoint, ...]
     ids: NDArray[np.int64]  # [point, pos, k]
@@ -36,7 +36,7 @@ class LogitLens(NamedTuple):
 
     @property
     def labels(self) -> list[str]:
-        """What to call each point."""
+        """Label of each point."""
         return [point.label for point in self.points]
 
     @property
@@ -46,7 +46,7 @@ class LogitLens(NamedTuple):
 
 
 def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
-    """From the embeddings to the last block, after each attention and each MLP: 2 n_layers + 1 points."""
+    """Points from the embeddings to the last block, after each attention and each MLP: 2 n_layers + 1."""
     points = [StreamPoint("resid_pre", 0, "embeddings")]
     for layer in range(n_layers):
         points += [
@@ -61,17 +61,17 @@ def logit_lens(
 ) -> LogitLens:
     """The k most probable tokens at every point of the stream and every position.
 
-    The last point's are the model's own prediction. It costs one output head a cell: for long
-    texts ask for the `positions` and `points` shown.
+    The last point gives the model's own prediction. Each cell costs one pass through the output head:
+    for long texts ask only for the `positions` and `points` shown.
     """
     points = tuple(points or stream_points(trace.config["n_layers"]))
     n_positions = len(range(len(trace))[positions])
-    # Short texts: several points share one pass through the head, which is mostly spent on reading its weights.
+    # In short texts several points share one pass through the head, which spends most time reading its weights.
     ids, probabilities = [], []
     for some in chunks(len(points), ROWS_AT_ONCE // max(1, n_positions)):
         stream = np.concatenate([trace[point.name, point.layer][positions] for point in points[some]])
         for rows in chunks(len(stream), ROWS_AT_ONCE):
-            for logits in trace.unembed(stream[rows]):  # one by one: a row stays in the processor's cache
+            for logits in trace.unembed(stream[rows]):  # one by one, so that a row stays in the CPU cache
                 ids.append(top_ids(logits, k))
                 probabilities.append(_probabilities(logits, ids[-1]))
     shape = (len(points), n_positions, -1)
@@ -81,9 +81,9 @@ def logit_lens(
 def follow(trace: Trace, position: int, ids: Sequence[int] | None = None) -> pd.DataFrame:
     """Rank and probability of chosen tokens at one position, at every point of the stream.
 
-    Without `ids` it follows the tokens that are on top at any point, those of the last points
-    first. One row for each point and token; columns: point (its number), label, layer, token,
-    id, probability, rank (1 = the most probable).
+    Without `ids`, follow the tokens that are the most probable at any point, those of the last points
+    first. One row per point and token. Columns: point (its number), label, layer, token, id,
+    probability, rank (1 is the most probable).
     """
     points = stream_points(trace.config["n_layers"])
     stream = np.stack([trace[point.name, point.layer][position] for point in points])
@@ -112,15 +112,15 @@ def follow(trace: Trace, position: int, ids: Sequence[int] | None = None) -> pd.
 
 
 def tokens_on_top(ids: NDArray[np.integer]) -> list[int]:
-    """Each id of `ids` [point] once, those of the last points first."""
+    """The distinct ids of `ids` [point], those of the last points first."""
     return list(dict.fromkeys(ids[::-1].tolist()))
 
 
 def _probabilities(logits: NDArray[np.float32], ids: NDArray[np.integer]) -> NDArray[np.float64]:
     """Softmax of [..., vocab_size], but only at `ids` [..., k].
 
-    The exponentials are float32 and their sum float64: right to some 1e-6 of the probability,
-    in a quarter of the time.
+    The exponentials are float32 and their sum is float64: accurate to about 1e-6 of the probability,
+    and faster than float64 throughout.
     """
     highest = logits.max(axis=-1, keepdims=True)
     exponentials = logits - highest

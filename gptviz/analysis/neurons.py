@@ -1,4 +1,4 @@
-"""Neurons of a block's MLP: which fire for a token, and what each says when it does."""
+"""Neurons of a block's MLP: which fire for a token, and their direct effect on the logits."""
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,10 @@ from .logit_attribution import direct_effect
 
 
 def strongest_neurons(post: NDArray[np.floating], position: int, k: int = 10) -> pd.DataFrame:
-    """The k neurons that fire most for the token at `position`, one a row, the strongest first.
+    """The k neurons that fire most for the token at `position`, one row per neuron, the strongest first.
 
-    `post` [pos, neuron] are a layer's activations after GELU. Columns: neuron, activation, and
-    share_below: the share of the text's other tokens for which it fires less (NaN in a text of one).
+    `post` [pos, neuron] holds a layer's activations after GELU. Columns: neuron, activation, and
+    share_below: the share of the text's other tokens for which it fires less (NaN if there are none).
     """
     activations = post[position]
     neurons = np.argsort(-activations, kind="stable")[:k]
@@ -25,10 +25,10 @@ def strongest_neurons(post: NDArray[np.floating], position: int, k: int = 10) ->
 def neuron_effect(
     weights: Weights, layer: int, neurons: NDArray[np.integer] | list[int], scale: float = 1.0
 ) -> NDArray[np.floating]:
-    """What each neuron does to all logits, directly, for an activation of 1: [neuron] -> [neuron, vocab_size].
+    """Direct effect of each neuron on all logits for an activation of 1: [neuron] -> [neuron, vocab_size].
 
     A neuron adds its column of the MLP's second matrix to the stream, times its activation
-    (Geva et al. 2021, "Transformer Feed-Forward Layers Are Key-Value Memories"). `scale` as in
+    (Geva et al. 2021, "Transformer Feed-Forward Layers Are Key-Value Memories"). `scale` is as in
     `direct_effect`; `pushed_tokens` of a row names the tokens.
     """
     return direct_effect(weights, weights.w_out(layer)[neurons], scale)

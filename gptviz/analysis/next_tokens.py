@@ -1,4 +1,4 @@
-"""Two predictions side by side: before and after, one text and another, one model and another."""
+"""Two predictions side by side: before and after a change, of two texts, or of two models."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,10 @@ from ..tokens import strings_of
 
 
 def compare_next_tokens(first: NDArray[np.floating], second: NDArray[np.floating], k: int = 10) -> pd.DataFrame:
-    """The k most probable tokens of each of two predictions [vocab_size], one token a row.
+    """The k most probable tokens of each of two predictions, logits [vocab_size], one row per token.
 
-    The first's come first, in its order. Columns: token, id, first and second (probabilities over the
-    whole vocabulary), change (second minus first, of log-probabilities in nats).
+    Those of the first prediction come first, in its order. Columns: token, id, first and second (probabilities
+    over the whole vocabulary), change (of the log-probability in nats, second minus first).
     """
     ids = np.array(list(dict.fromkeys([*top_ids(first, k).tolist(), *top_ids(second, k).tolist()])))
     logs = log_softmax(first)[ids], log_softmax(second)[ids]

@@ -1,4 +1,4 @@
-"""How well the model foresaw a text: every position's prediction against the token that really follows."""
+"""How well the model predicted a text: every position's prediction compared with the token that really follows."""
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,12 @@ _CHUNK = 32  # positions whose logits are held at once: 200 kB each
 
 
 def prediction_table(trace: Trace) -> pd.DataFrame:
-    """One row per position: what the model expected after it, and what the text goes on with.
+    """One row per position: the model's prediction of the next token, and the text's own next token.
 
     Columns: position; token; next_token (the text's own); probability of that token;
-    surprisal_nats and surprisal_bits (minus its logarithm to e and to 2); rank (1 is the most
+    surprisal_nats and surprisal_bits (minus its logarithm to base e and base 2); rank (1 is the most
     probable); top_token and top_probability (the model's first guess); entropy_bits of the
-    whole distribution. In the last row, what depends on the text's next token is missing.
+    whole distribution. In the last row, the columns that depend on the next token are missing.
     """
     strings, ids = trace.tokens.strings, trace.tokens.ids
     following = (*ids[1:], 0)  # nothing follows the last token: its columns are emptied below
@@ -34,9 +34,9 @@ def prediction_table(trace: Trace) -> pd.DataFrame:
 
 
 def _foresight(logits: NDArray[np.float32], id: int) -> dict[str, float]:
-    """What one position's logits [vocab_size] say of the token that follows it, and of all.
+    """What one position's logits [vocab_size] say about the next token `id`, and about the whole distribution.
 
-    One position at a time: its numbers stay in the processor's cache, which makes it twice as fast as all at once.
+    One position at a time is faster than all at once, because its numbers stay in the CPU cache.
     """
     top = int(logits.argmax())
     shifted = logits.astype(np.float64) - logits[top]

@@ -10,15 +10,15 @@ from ..trace import Trace
 
 
 class Added(NamedTuple):
-    """One row a sub-layer in order (attention 0, MLP 0, attention 1, ...), one column a position."""
+    """One row per sub-layer in order (attention 0, MLP 0, attention 1, ...), one column per position."""
 
-    norms_of_stream: NDArray[np.float64]  # [2 n_layers + 1, pos]: before the first, and after each
+    norms_of_stream: NDArray[np.float64]  # [2 n_layers + 1, pos]: before the first sub-layer, and after each
     norms: NDArray[np.float64]  # [2 n_layers, pos]: Euclidean length of what it adds
-    cosines: NDArray[np.float64]  # [2 n_layers, pos]: with the stream that it adds to; 0 where one is zero
+    cosines: NDArray[np.float64]  # [2 n_layers, pos]: with the stream that it adds to; 0 if either is zero
 
 
 def added_to_stream(trace: Trace) -> Added:
-    """Lengths of the stream and of what each attention and MLP adds to it, and the angle between the two."""
+    """Lengths of the stream and of what each attention and MLP adds to it, and the cosine between the two."""
     stream_norms = [_norms(trace["resid_pre", 0])]
     norms, cosines = [], []
     for layer in range(trace.config["n_layers"]):
@@ -33,9 +33,9 @@ def added_to_stream(trace: Trace) -> Added:
 
 
 def similarity_of_tokens(trace: Trace) -> NDArray[np.float64]:
-    """Mean cosine between the stream's vectors of every two positions: [n_layers + 1], before each block and after all.
+    """Mean cosine between every two positions of the stream: [n_layers + 1], before each block and after the last.
 
-    Near 1, all tokens have become the same (rank collapse; Dong et al. 2021). NaN for one token.
+    Near 1, all tokens have become nearly the same (rank collapse; Dong et al. 2021). NaN for a single token.
     """
     layers = trace.config["n_layers"]
     borders = [trace["resid_pre", layer] for layer in range(layers)] + [trace["resid_post", layers - 1]]

@@ -1,4 +1,4 @@
-"""Arrays in, Plotly figures out: pure functions, one look. They need neither Streamlit nor torch."""
+"""Plotly figures from arrays: pure functions with a common look, which need neither Streamlit nor torch."""
 
 from .attention import attention_lines, attention_map
 from .changes import dropped_map, next_token_pair, run_spread, switch_board

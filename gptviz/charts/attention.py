@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, plotted, room, token_axis
 
-_LEVELS = 5  # widths that lines come in: one trace a level, however many lines there are
+_LEVELS = 5  # line widths: one Plotly trace per level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
 
 
@@ -23,11 +23,11 @@ def attention_map(
     pooled: int = 1,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """A head's weights: query down, key across, row 0 on top; colour from 0 to `highest`, the future grey.
+    """Heat map of a head's weights: queries down, keys across, row 0 on top; colours from 0 to `highest`, future grey.
 
-    `pattern` is [query, key], `strings` one per token. The row and the column of the `chosen`
-    position are framed. `what` names another reading than the weights. Where `pooled` x `pooled`
-    tokens fall together in a cell (see `gptviz.numerics.tiles`), `pattern` has as many fewer cells.
+    `pattern` is [query, key], and `strings` has one per token. The row and the column of the `chosen`
+    position are framed. `what` names the numbers if they are not weights. If `pooled` x `pooled` tokens
+    share a cell (see `gptviz.numerics.tiles`), `pattern` has one row and column per `pooled` tokens.
     """
     n_tokens, n_cells = len(strings), len(pattern)
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
@@ -71,10 +71,9 @@ def attention_lines(
 ) -> go.Figure:
     """A head's weights as lines from the query (left) to the key (right); wider means more weight.
 
-    `pattern` is [query, key] and `strings` one per token, of a text or of a window that begins
-    at position `first`. With a `chosen` position its own lines are coloured, what it attends to
-    and what attends to it, and the others faint. The tokens are selectable points whose
-    customdata is the position.
+    `pattern` is [query, key] and `strings` has one per token, of a text or of a window that begins at
+    position `first`. With a `chosen` position, the lines to what it attends to and from what attends to it
+    are coloured, and the others are faint. Tokens are selectable points with their position as customdata.
     """
     n_tokens = len(strings)
     traces = []
@@ -113,7 +112,7 @@ def _map_height(n_tokens: int) -> int:
 
 
 def _row_and_column(chosen: int, n_tokens: int, theme: Theme) -> list[dict[str, object]]:
-    """Frames of the chosen token's row and column."""
+    """Frames around the chosen token's row and column."""
     return [
         {"type": "rect", "line": {"color": color, "width": 2.5}, **box}
         for color, box in (
@@ -126,7 +125,7 @@ def _row_and_column(chosen: int, n_tokens: int, theme: Theme) -> list[dict[str, 
 def _groups(
     queries: NDArray[np.intp], keys: NDArray[np.intp], chosen: int | None, theme: Theme
 ) -> list[tuple[str, float, NDArray[np.bool_]]]:
-    """(colour, opacity, which lines), the faint ones first so that the coloured ones lie on top."""
+    """(colour, opacity, mask of lines), the faint lines first so that the coloured lines are drawn on top."""
     if chosen is None:
         return [(theme.main, 0.75, np.ones(len(queries), dtype=bool))]
     looks, looked_at = queries == chosen, (keys == chosen) & (queries != chosen)
@@ -134,7 +133,7 @@ def _groups(
 
 
 def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_]]]:
-    """(line width, which lines) for each level of weight that occurs."""
+    """(line width, mask of lines) for each level of weight that occurs."""
     level = np.minimum((np.clip(weights, 0, 1) * _LEVELS).astype(int), _LEVELS - 1)
     return [(0.6 + 8.0 * (number + 0.5) / _LEVELS, level == number) for number in np.unique(level)]
 
@@ -142,7 +141,7 @@ def _levels(weights: NDArray[np.floating]) -> list[tuple[float, NDArray[np.bool_
 def _segments(
     queries: NDArray[np.intp], keys: NDArray[np.intp], color: str, opacity: float, width: float
 ) -> dict[str, Any]:
-    """Many lines as one trace: breaks between them are NaN."""
+    """Many lines as one Plotly trace, separated by NaN."""
     n_lines = len(queries)
     return plotted(
         "scatter",
@@ -171,7 +170,7 @@ def _column(
         marker={"size": 9, "color": colors},
         customdata=np.arange(first, first + n_tokens),
         hovertemplate=f"{side} <b>%{{text}}</b>, position %{{customdata}}<br>click to choose<extra></extra>",
-        # Choosing a token is a click; it must not dim the others.
+        # A click chooses a token; it must not dim the others.
         selected={"marker": {"opacity": 1}},
         unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.text}},
     )

@@ -1,4 +1,4 @@
-"""What an experiment does: parts switched off, predictions before and after, runs that scatter."""
+"""Charts of experiments: parts switched off, predictions before and after, and the spread over runs."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -21,9 +21,9 @@ _LEGEND: dict[str, Any] = {
 def switch_board(
     parts: NDArray[np.str_], columns: Sequence[str], off: Collection[str], *, theme: Theme = LIGHT
 ) -> go.Figure:
-    """Every part as a cell that can be clicked, layers down; those in `off` are coloured and crossed.
+    """Grid with a clickable cell per part, one row per layer; the parts in `off` are coloured and crossed.
 
-    `parts` is [layer, column], each part's name, which is its cell's customdata.
+    `parts` is [layer, column] and holds the parts' names, which are the cells' customdata.
     """
     n_layers, n_columns = parts.shape
     is_off = np.isin(parts, list(off))
@@ -52,7 +52,7 @@ def switch_board(
                 marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
                 customdata=parts.ravel().tolist(),
                 hovertemplate="<b>%{customdata}</b><br>click to switch it off or on<extra></extra>",
-                # A click switches; it must not dim the others.
+                # A click switches a part; it must not dim the others.
                 selected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
                 unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
             ),
@@ -88,9 +88,9 @@ def switch_board(
 
 
 def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme = LIGHT) -> go.Figure:
-    """Two predictions as bars side by side, one token a row.
+    """Two predictions as bars side by side, one row per token.
 
-    `table` is that of `gptviz.analysis.next_tokens.compare_next_tokens`; `names` are the two predictions'.
+    `table` comes from `gptviz.analysis.next_tokens.compare_next_tokens`; `names` are the names of the predictions.
     """
     tokens = table["token"].tolist()
     positions = np.arange(len(table))
@@ -129,9 +129,9 @@ def run_spread(
     what: str,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """How a few numbers scatter over runs: one row a number, one point a run, and marks for mean and evaluation.
+    """Spread of a few numbers over runs: one row per number, one point per run, and marks for mean and evaluation.
 
-    `runs` is [run, number]; `evaluation` [number] is the value without dropout; `strings` name the numbers.
+    `runs` is [run, number]; `evaluation` [number] holds the numbers without dropout; `strings` names them.
     """
     n_runs, n_numbers = runs.shape
     rows = np.arange(n_numbers)
@@ -176,9 +176,10 @@ def run_spread(
 def dropped_map(
     pattern: NDArray[np.floating], dropped: NDArray[np.floating], strings: Sequence[str], *, theme: Theme = LIGHT
 ) -> go.Figure:
-    """A head's weights after dropout in one run: [query, key]; those that it made 0 are crossed.
+    """A head's weights after dropout in one run: [query, key]; weights that dropout set to 0 are crossed.
 
-    `pattern` is the same before dropout. What is left is larger than before: colours end at the largest.
+    `pattern` holds the weights before dropout. Dropout scales up the weights that it keeps, so they can be above 1,
+    and the colours then end at the largest.
     """
     drawn = attention_map(dropped, strings, highest=max(1.0, largest(dropped)), theme=theme)
     queries, keys = np.nonzero((dropped == 0) & (pattern > 0))
@@ -196,7 +197,7 @@ def dropped_map(
 
 
 def _rows(strings: Sequence[str]) -> dict[str, Any]:
-    """An axis with one string a row, the first on top."""
+    """An axis with one string per row, the first on top."""
     return {
         "tickvals": list(range(len(strings))),
         "ticktext": labels(strings),

@@ -13,15 +13,15 @@ from plotly.colors import sample_colorscale
 from .theme import LIGHT, Theme, colorbar, escaped, figure, plotted
 
 _GAP = 2  # pixels between two small maps
-_GREY = 255  # the palette's last colour; weights have the 255 before
+_GREY = 255  # the palette's last colour; the 255 before it are for weights
 
 
 def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = None, theme: Theme = LIGHT) -> go.Figure:
     """Every head's pattern as a small map: layers down, heads across, as one PNG image.
 
-    `tiles` is [layer, head, query, key], weights from 0 (none) to 255 (all), pooled where the text
-    is long. `chosen` is a (layer, head) to frame. Each map has a see-through point on it, so that
-    it can be clicked; its customdata is (layer, head).
+    `tiles` is [layer, head, query, key], weights from 0 (none) to 255 (all), pooled if the text is
+    long. `chosen` is the (layer, head) to frame. Each map has a transparent point on it, so that it
+    can be clicked; its customdata is (layer, head).
     """
     n_layers, n_heads, side, _ = tiles.shape
     centres = np.arange(max(n_layers, n_heads)) * (side + _GAP) + (side - 1) / 2
@@ -58,7 +58,7 @@ def head_grid(
     chosen: tuple[int, int] | None = None,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """One number a head, such as a score: [layer, head]; layers down, heads across. Cells can be clicked."""
+    """Grid of one number per head, such as a score: [layer, head]; layers down, heads across. Cells can be clicked."""
     n_layers, n_heads = values.shape
     low, high = limits or (None, None)
     height = int(np.clip(110 + 34 * n_layers, 260, 1500))
@@ -92,7 +92,7 @@ def head_grid(
 
 
 def _mosaic(tiles: NDArray[np.uint8], theme: Theme) -> Image.Image:
-    """The small maps side by side, one byte a pixel with a palette; the future and the gaps are grey."""
+    """The small maps side by side, one byte per pixel with a palette; the future and the gaps are grey."""
     n_layers, n_heads, side, _ = tiles.shape
     levels = np.round(tiles * ((_GREY - 1) / 255)).astype(np.uint8)
     levels[..., np.triu(np.ones((side, side), dtype=bool), k=1)] = _GREY
@@ -105,7 +105,7 @@ def _mosaic(tiles: NDArray[np.uint8], theme: Theme) -> Image.Image:
 
 
 def _palette(theme: Theme) -> bytes:
-    """Red, green and blue of every level, and of the grey."""
+    """Red, green and blue bytes of every level, then of the grey."""
     colors = sample_colorscale(theme.sequential, np.linspace(0, 1, _GREY).tolist(), colortype="tuple")
     return np.round(255 * np.array(colors)).astype(np.uint8).tobytes() + bytes.fromhex(theme.future[1:])
 
@@ -124,7 +124,7 @@ def _clickable(
     values: NDArray[np.floating] | None = None,
     what: str = "",
 ) -> dict[str, Any]:
-    """A see-through square on every head: Streamlit reports clicks on points, not on heat maps or images."""
+    """A transparent square on every head: Streamlit reports clicks on points, not on heat maps or images."""
     layers, heads = np.divmod(np.arange(len(x) * len(y)), len(x))
     told = "" if values is None else f"<br>{escaped(what)} <b>%{{text}}</b>"
     return plotted(
@@ -133,7 +133,7 @@ def _clickable(
         y=y[layers],
         mode="markers",
         marker={"symbol": "square", "size": size, "color": "rgba(0,0,0,0)"},
-        customdata=np.column_stack((layers, heads)).tolist(),  # as lists: a typed row would come back as a dict
+        customdata=np.column_stack((layers, heads)).tolist(),  # lists, since a typed row would come back as a dict
         text=None if values is None else [f"{value:.3f}" for value in values.ravel()],
         hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b>"
         + told

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .theme import FONT_SIZE, LIGHT, Theme, colorbar, escaped, figure, largest, plotted, room, token_axis
 
-_MAX_TEXT_CELLS = 600  # cells with writing in them: more would neither be read nor drawn quickly
+_MAX_TEXT_CELLS = 600  # most cells with text in them: more would be unreadable and slow to draw
 
 
 def dimension_map(
@@ -20,11 +20,11 @@ def dimension_map(
     chosen: int | None = None,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """Signed numbers, one token a row and one dimension a column; colours are centred on zero.
+    """Heat map of signed numbers, one row per token and one column per dimension; colours are centred on zero.
 
-    `values` is [pos, dim], `strings` one per position; the `chosen` position is framed. Colours
+    `values` is [pos, dim], and `strings` has one per position; the `chosen` position is framed. Colours
     end at the 99.5th percentile of the absolute values, since single dimensions of GPT-2 are
-    far larger than all others; hover tells every number as it is.
+    far larger than all others; hover shows the exact numbers.
     """
     values = np.asarray(values, dtype=np.float32)
     return figure(
@@ -63,10 +63,10 @@ def token_pair_map(
     across: str = "",
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """Signed numbers between every two tokens, such as cosines or scores; colours are centred on zero.
+    """Heat map of signed numbers between every two tokens, such as cosines or scores; colours are centred on zero.
 
-    `values` is [pos, pos]. `limit` is where the colours end (the largest absolute value, if
-    None). With `masked` the cells above the diagonal, the future, are grey.
+    `values` is [pos, pos]. `limit` is where the colours end (the largest absolute value if
+    None). With `masked`, the cells above the diagonal, the future, are grey.
     """
     values = np.asarray(values, dtype=np.float32)
     if masked:
@@ -108,10 +108,10 @@ def depth_map(
     format: str = ".3f",
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """One row a depth of the model, the deepest on top as the data flows upwards; one column a token.
+    """Heat map with one row per depth, the deepest on top as the data flows upwards, and one column per token.
 
     `values` is [depth, pos], `rows` names the depths and `strings` the columns. `text` [depth, pos]
-    is written into the cells, and `hover` [depth, pos] told on hover; both are data, not markup.
+    is written into the cells, and `hover` [depth, pos] is shown on hover; both are data, not markup.
     """
     values = np.asarray(values, dtype=np.float32)
     low, high = limits or (None, None)
@@ -148,7 +148,7 @@ def depth_map(
 
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
-    """Lines within a cell are apart by newlines in the data; Plotly wants `<br>`."""
+    """The strings, escaped. Newlines in the data become `<br>`, which is what Plotly expects."""
     return [[escaped(cell).replace("\n", "<br>") for cell in row] for row in strings.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""The logit lens as a grid: what the stream would say at every depth and position."""
+"""The logit lens as a grid: what the stream would predict at every depth and position."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ def lens_map(
     *,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """The most probable token in each cell, coloured by its probability; hover tells the first k.
+    """The most probable token in each cell, coloured by its probability; hover shows the first k.
 
-    `probabilities` and `tokens`, the tokens' strings, are [point, pos, k], the most probable first. `rows` names the
+    `probabilities` and `tokens` (as strings) are [point, pos, k], the most probable first. `rows` names the
     points of the stream, the deepest on top; `strings` names the positions.
     """
     told = [

@@ -1,4 +1,4 @@
-"""Where a model's parameters are."""
+"""Treemap of a model's parameters."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -7,9 +7,9 @@ from .theme import FONT_SIZE, LIGHT, Theme, figure, plotted
 
 
 def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
-    """Each part as an area that grows with its parameters; a click looks inside.
+    """Treemap with each component's area proportional to its parameters; a click zooms in.
 
-    `tree` has one row per part: id, parent ("" for the whole), label, parameters.
+    `tree` has one row per component: id, parent ("" for the whole model), label, parameters.
     """
     return figure(
         plotted(
@@ -34,7 +34,7 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
 
 
 def _color(id: str, theme: Theme) -> str:
-    """Embeddings, blocks and the rest apart; inside of a block, attention and feed-forward apart."""
+    """One colour for embeddings and the output head, one for attention, one for the rest; the root is transparent."""
     if id == "model":
         return "rgba(0,0,0,0)"
     if "emb" in id or id == "out_head":

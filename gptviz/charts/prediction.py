@@ -1,4 +1,4 @@
-"""What comes next: the most probable tokens, and how well each position was foreseen."""
+"""Charts of predictions: the most probable next tokens, and how well each token was predicted."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from .theme import LIGHT, Theme, figure, labels, plotted, room, span, token_axis
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     """The most probable next tokens, one bar each, the most probable on top.
 
-    `table` has one row per token: token (string to show), id, logit, probability (the model's
-    own, at temperature 1), and perhaps drawn (its probability of being drawn, after temperature, top-k
-    and top-p: the bar; a tick marks the model's own). `Trace.top_k` has no drawn: the bars are the model's own.
+    `table` has one row per token: token (string to show), id, logit, probability (the model's own, at
+    temperature 1), and optionally drawn (the probability of drawing the token, after temperature, top-k and
+    top-p). Bars show drawn, and a tick marks probability. Without drawn, as in `Trace.top_k`, bars show probability.
     """
     if "drawn" not in table:
         table = table.assign(drawn=table["probability"])
@@ -85,10 +85,10 @@ def surprisal_bars(
     beside: Sequence[NDArray[np.floating]] = (),
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """How surprised the model was by each token, given those before it: minus log2 of its probability.
+    """Surprisal of each token, given those before it: minus log2 of its probability.
 
     `strings` and `bits` have one entry per position; the first token was not predicted (NaN). The axis
-    has room for the bits of the charts `beside` too, so that bars of one height mean the same.
+    also covers the bits of the charts `beside` this one, so that equal bars mean equal surprisal.
     """
     positions = np.arange(len(strings))
     colors = [theme.accent if position == chosen else theme.main for position in positions]

@@ -1,4 +1,4 @@
-"""One look for all charts: colours that colour-blind people tell apart, large type, light and dark."""
+"""One look for all charts: colours that colour-blind people can tell apart, large type, light and dark."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from numpy.typing import ArrayLike, NDArray
 
 FONT_SIZE = 15  # legible from the back row
 _LONGEST_LABEL = 18  # characters
-MAX_LABELS = 36  # token labels on one axis, before they run into each other
-LABELS_OF_LONG_TEXTS = 24  # also where a chart has half the page
-# What Plotly reads in a text: tags, entities, formulas (where a notebook has MathJax), and %{...} in a hover template.
+MAX_LABELS = 36  # most token labels on one axis without overlap
+LABELS_OF_LONG_TEXTS = 24  # these fit even if a chart has half the page
+# Plotly interprets these in a text: tags, entities, formulas (if a notebook has MathJax), %{...} in a hover template.
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"})
 
-# Plotly measures every label to see whether to turn or hide it: half of the time that a map takes. Ours have room.
+# Plotly measures every label to decide whether to rotate or hide it, which is slow. Our labels have room.
 _UNMEASURED = {"tickangle": 0, "ticklabeloverflow": "allow"}
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one mode. The named scales are cmocean's, even in lightness; no common one has a dark middle."""
+    """Colours of one mode. Named scales are cmocean's, uniform in lightness; no common one has a dark middle."""
 
     text: str
     muted: str
     grid: str
     main: str  # bars and lines
-    accent: str  # what the person chose
-    on_accent: str  # writing on it
+    accent: str  # the user's choice
+    on_accent: str  # text on the accent colour
     second: str  # the other direction, the comparison
     future: str  # cells that the mask forbids
     sequential: str  # 0 to 1
@@ -63,9 +63,10 @@ DARK = Theme(
 
 
 def plotted(kind: str, **settings: Any) -> dict[str, Any]:
-    """One of Plotly's traces, of a kind such as `heatmap`, with one-dimensional data as lists (see `figure`).
+    """A Plotly trace of a kind such as `heatmap`, with one-dimensional data as lists (see `figure`).
 
-    A dict, not `go.Heatmap(...)`: Plotly checks it when the figure is made, and would check an object twice.
+    Returns a dict, not `go.Heatmap(...)`: Plotly validates it when the figure is made, and would validate an
+    object twice.
     """
     for name in ("x", "y", "z", "customdata"):
         values = settings.get(name)
@@ -87,12 +88,12 @@ def figure(
     yaxis: Mapping[str, Any] | None = None,
     **layout: Any,
 ) -> go.Figure:
-    """The traces with the common look; the background is the page's. An axis' title is a string here.
+    """A figure of the traces with the common look, on the page's background. Axis titles are strings here.
 
-    Made to be drawn quickly. All at once: Plotly's `update_...` take ten times as long. The margins, in
-    pixels, are fixed, and there is no template: automatic margins draw a chart several times (see `room`).
-    And Streamlit draws a new chart, and then again from a copy: with `datarevision`, without a template and
-    with one-dimensional data as lists, Plotly sees that nothing is new and does not draw twice.
+    Made to be drawn quickly. The layout is set all at once, because Plotly's `update_...` methods are much
+    slower. The margins, in pixels, are fixed, because automatic margins make Plotly draw a chart several times
+    (see `room`). Streamlit draws a new chart, and then again from a copy: with `datarevision`, without a template
+    and with one-dimensional data as lists, Plotly sees that nothing is new and does not draw twice.
     """
     made = go.Figure(
         traces if isinstance(traces, list) else [traces],
@@ -118,7 +119,7 @@ def figure(
 
 
 def colorbar(title: str) -> dict[str, Any]:
-    """The scale beside a heat map."""
+    """The colour scale beside a heat map."""
     return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
 
 
@@ -138,40 +139,43 @@ def _axis(settings: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
 
 
 def _listed(values: NDArray[Any]) -> list[Any]:
-    """Single precision in as few digits as it takes, and NaN as None."""
+    """The values as a list, with float32 in as few digits as possible and NaN as None."""
     exact = values.astype(str).astype(float) if values.dtype == np.float32 else values
     return np.where(np.isnan(exact), None, exact).tolist() if exact.dtype.kind == "f" else exact.tolist()  # type: ignore[call-overload]
 
 
 def labels(strings: Sequence[str]) -> list[str]:
-    """Token strings, safe as Plotly text: Plotly reads tags and entities in labels, and tokens are data.
+    """Token strings, safe as Plotly text: Plotly interprets tags and entities in labels, and tokens are data.
 
-    Few tokens are longer than what is shown; their ends are cut.
+    The ends of long strings are cut; few tokens are that long.
     """
     return [escaped(_cut(string)) for string in strings]
 
 
 def labels_in_3d(strings: Sequence[str]) -> list[str]:
-    """The same for text in WebGL, where tags are read and entities are not: an invisible character breaks a tag."""
+    """`labels` for text in WebGL, which interprets tags but not entities: an invisible character breaks the tags."""
     return [_cut(string).replace("<", "<\u2060") for string in strings]
 
 
 def escaped(string: str) -> str:
-    """A string that Plotly shows as it is."""
+    """Escape a string so that Plotly shows it as it is."""
     return string.translate(_MARKUP)
 
 
 def largest(values: NDArray[np.floating], percentile: float = 100) -> float:
-    """Where a scale centred on zero ends: the largest absolute value, leaving out what is no number; never 0."""
+    """End of a scale centred on zero: this percentile of the absolute values (default: the largest), never 0.
+
+    NaN and infinite values are ignored.
+    """
     finite = np.abs(values[np.isfinite(values)])
     return float(np.percentile(finite, percentile)) or 1.0 if finite.size else 1.0
 
 
 def span(*values: ArrayLike, from_zero: bool = False, logarithmic: bool = False) -> list[float]:
-    """An axis' ends for these numbers, with a little air; `from_zero` for bars; `logarithmic` in powers of ten.
+    """Ends of an axis for these numbers, with a small margin; `from_zero` for bars; `logarithmic` in powers of ten.
 
-    Set rather than left to Plotly: in a page that is edited quickly, an axis of its own finding was seen to stay
-    as it was for the numbers before.
+    The ends are not left to Plotly, because on a page that is edited quickly an automatic range can keep fitting
+    the previous numbers.
     """
     shown = np.concatenate([np.ravel(np.asarray(some, dtype=float)) for some in values]) if values else np.zeros(0)
     shown = np.log10(shown[shown > 0]) if logarithmic else shown
@@ -184,7 +188,7 @@ def span(*values: ArrayLike, from_zero: bool = False, logarithmic: bool = False)
 
 
 def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:
-    """Pixels that these labels take beside an axis (or, `slanted`, above or below one), with an axis title or not."""
+    """Pixels that labels need beside an axis (if `slanted`, above or below it); `title` adds room for an axis title."""
     longest = max((_width(_cut(string)) for string in strings), default=0)
     across = 8.3 * FONT_SIZE / 15 * longest
     return (across * 0.87 + 18 if slanted else across + 14) + (26 if title else 0)
@@ -195,19 +199,19 @@ def _cut(string: str) -> str:
 
 
 def _width(string: str) -> int:
-    """In characters; those of East Asia and emoji take two."""
+    """Width in characters; East Asian characters and emoji count as two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in string)
 
 
 def token_axis(strings: Sequence[str], *, pooled: int = 1) -> dict[str, object]:
     """An integer axis that shows tokens: equal tokens stay apart, and hover shows the token too.
 
-    `labelalias` rather than tick text, so that Plotly thins the labels out where there is no room.
+    Long texts use `labelalias` rather than tick text, so that Plotly thins out labels that have no room.
     Where `pooled` tokens share a cell, hover shows the first of them.
     """
     names = labels(strings)
     alias = {str(position): name for position, name in enumerate(names)}
-    alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # between two tokens: nothing
+    alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # no label between two tokens
     if pooled > 1:
         centres = ((first, first + (pooled - 1) / 2) for first in range(0, len(strings), pooled))
         alias |= {f"{centre:g}": f"{names[first]} …" for first, centre in list(centres)}

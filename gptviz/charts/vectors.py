@@ -1,4 +1,4 @@
-"""Vectors of tokens and positions: their lengths, their places in few dimensions, their course."""
+"""Charts of vectors: lengths, principal components, and numbers over positions, dimensions and depth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room, span, token_axis
 
 _LEGEND: dict[str, Any] = {
-    "top": 70,  # pixels above a chart for up to two rows of names
+    "top": 70,  # pixels, for up to two rows of names
     "showlegend": True,
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": FONT_SIZE}},
 }
@@ -20,7 +20,7 @@ _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 def token_lines(
     series: Mapping[str, NDArray[np.floating]], strings: Sequence[str], *, what: str, theme: Theme = LIGHT
 ) -> go.Figure:
-    """One number per token for a few quantities, such as the lengths of embeddings: name -> [pos]."""
+    """Lines of a few quantities with one number per token, such as the lengths of embeddings: name -> [pos]."""
     colors = (theme.main, theme.accent, theme.second, theme.muted)
     return figure(
         [
@@ -53,7 +53,7 @@ def principal_scatter(
     chosen: int | None = None,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """Tokens along their first principal components, in two or three dimensions.
+    """Scatter plot of tokens along their first principal components, in two or three dimensions.
 
     `coordinates` is [token, 2 or 3]; `explained` is each component's share of the variance, 0 to 1.
     """
@@ -94,7 +94,7 @@ def principal_scatter(
 def position_waves(
     table: NDArray[np.floating], dimensions: Sequence[int], *, n_used: int | None = None, theme: Theme = LIGHT
 ) -> go.Figure:
-    """Chosen dimensions of the positional embedding [context_length, emb_dim] over the positions.
+    """Lines of chosen dimensions of the positional embedding [context_length, emb_dim] over the positions.
 
     The first `n_used` positions, those of the text, are marked.
     """
@@ -129,7 +129,7 @@ def position_waves(
 
 
 def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Theme = LIGHT) -> go.Figure:
-    """Cosine between positions, every `step`-th of them: [position / step, position / step]."""
+    """Heat map of the cosines between every `step`-th position: [position / step, position / step]."""
     axis = np.arange(len(cosines)) * step
     return figure(
         plotted(
@@ -160,9 +160,9 @@ def depth_lines(
     downwards: bool = False,
     theme: Theme = LIGHT,
 ) -> go.Figure:
-    """Numbers over the model's depth, one line a token or part: name -> [depth]; `rows` names the depths.
+    """Numbers over the model's depth, one line per token or part: name -> [depth]; `rows` names the depths.
 
-    `downwards` is for ranks, the first of which is on top.
+    `downwards` is for ranks: it puts rank 1 on top.
     """
     colors = (theme.accent, theme.main, theme.second, theme.muted)
     ends = span(*series.values(), logarithmic=logarithmic)
@@ -200,7 +200,7 @@ def depth_lines(
 
 
 def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme = LIGHT) -> go.Figure:
-    """A few vectors over their dimensions, such as a LayerNorm's gain and bias: name -> [dim]."""
+    """Lines of a few vectors over their dimensions, such as a LayerNorm's gain and bias: name -> [dim]."""
     colors = (theme.main, theme.accent, theme.second)
     return figure(
         [
@@ -225,7 +225,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
 def value_bars(
     values: NDArray[np.floating], names: Sequence[str], *, what: str, horizontal: bool = False, theme: Theme = LIGHT
 ) -> go.Figure:
-    """Signed numbers as bars, positive and negative in two colours: [n], with a name each."""
+    """Signed numbers [n] as bars, positive and negative in two colours, with a name for each."""
     values = np.asarray(values, dtype=float)
     ends = span(values, from_zero=True)
     axis = np.arange(len(values))
@@ -259,7 +259,7 @@ def value_bars(
 
 
 def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: Theme = LIGHT) -> go.Figure:
-    """The GELU curve, with values of a token's neurons on it: `pre` and `post` are [neuron]."""
+    """The GELU curve with the values of a token's neurons on it: `pre` and `post` are [neuron]."""
     ends = pre[np.isfinite(pre)]
     low, high = float(np.min(ends, initial=-4.0)), float(np.max(ends, initial=3.0))
     x = np.linspace(low, high, 300)

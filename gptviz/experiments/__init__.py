@@ -1,1 +1,1 @@
-"""Functions that run the model again, changed or backwards, and return arrays."""
+"""Experiments: functions that run the model again, changed or backwards, and return arrays or tables."""

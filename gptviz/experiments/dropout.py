@@ -1,4 +1,4 @@
-"""Dropout made visible: how predictions and attention weights scatter over runs with other numbers dropped."""
+"""Dropout made visible: the spread of predictions and attention weights over runs with different numbers dropped."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,13 +20,13 @@ PLACES = ("embedding", "attention", "shortcut")
 class Dropout(NamedTuple):
     """Which numbers are dropped."""
 
-    rate: float  # the share of them
+    rate: float  # the share of numbers that are dropped
     places: tuple[str, ...]  # of `PLACES`: after the embeddings, on attention weights, before the shortcuts
     seed: int
 
 
 class DropoutRuns(NamedTuple):
-    """The results of some runs with dropout, one row for each run."""
+    """Results of several runs with dropout, one row per run."""
 
     logits: NDArray[np.float32]  # [run, vocab_size]: after the last token
     pattern: NDArray[np.float32]  # [run, query, key]: one head's weights in that run, before dropout
@@ -34,19 +34,19 @@ class DropoutRuns(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """What is shown of many runs, one row for each run."""
+    """The numbers shown for many runs, one row per run."""
 
-    probabilities: NDArray[np.float64]  # [run, token]: of the tokens asked for, after the last position
-    weights: NDArray[np.float32]  # [run, key]: what the last position's values were weighted with, after dropout
+    probabilities: NDArray[np.float64]  # [run, token]: of the requested tokens, after the last position
+    weights: NDArray[np.float32]  # [run, key]: one head's weights for the last query, after dropout
 
 
 def dropout_runs(
     engine: Engine, tokens: Tokens, dropout: Dropout, runs: range, *, layer: int, head: int
 ) -> DropoutRuns:
-    """Run the text as in training, each time with other numbers dropped, in the places where the course drops.
+    """Run the text as in training, each time with different numbers dropped, in the same places as the course.
 
-    Run 7 of a seed is the same whichever others are asked for. All runs go as one batch: ask for few. Raises as
-    `Engine.run` does.
+    Run 7 of a seed is the same whichever other runs are requested. All runs go through the model as one batch,
+    so request only a few. Raises the same errors as `Engine.run`.
     """
     engine.check(tokens)
     n_layers = engine.config["n_layers"]
@@ -77,7 +77,7 @@ def spread(
     ids: Sequence[int],
     run: Run = run_all,
 ) -> Spread:
-    """Run the text `n_runs` times: the probabilities of `ids` next, and the last token's weights in one head."""
+    """Run the text `n_runs` times: next-token probabilities of `ids`, and the last query's weights in one head."""
     portions = [
         (engine, tokens, dropout, range(some.start, some.stop), layer, head, tuple(ids))
         for some in chunks(n_runs, TOKENS_AT_ONCE // len(tokens))
@@ -88,6 +88,6 @@ def spread(
 def spread_of_runs(
     engine: Engine, tokens: Tokens, dropout: Dropout, runs: range, layer: int, head: int, ids: tuple[int, ...]
 ) -> Spread:
-    """`spread` of some runs, in one pass."""
+    """`spread` for some of the runs, in one pass."""
     found = dropout_runs(engine, tokens, dropout, runs, layer=layer, head=head)
     return Spread(np.exp(log_softmax(found.logits)[:, list(ids)]), found.dropped[:, -1])

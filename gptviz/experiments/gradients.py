@@ -1,4 +1,4 @@
-"""Gradients over depth: whether what training would change reaches the first blocks."""
+"""Gradients over depth: whether the training signal reaches the first blocks."""
 
 import re
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ from ..numerics.chunks import chunks
 from ..tokens import Tokens
 
 _IN_BLOCK = re.compile(r"trf_blocks\.(\d+)\.([a-z0-9]+)\.")
-ROWS_OF_LOGITS = 64  # at once; a longer text is run twice
+ROWS_OF_LOGITS = 64  # held at once; in a longer text each block is run twice
 
 
 def gradient_norms(engine: Engine, tokens: Tokens, *, off: Iterable[Part] = ()) -> tuple[float, dict[str, float]]:
-    """The mean loss of the text's own next tokens in nats, and the length of each parameter's gradient of it.
+    """Return the mean loss over the text's own next tokens in nats, and the length of each parameter's gradient.
 
-    Parameters under their course names; the gradient of a tied head is part of the token embedding's. The model
-    is in evaluation mode and keeps no gradient. Raises as `Engine.run` does, and `ValueError` for one token.
+    Parameters have the course's names; the gradient of a tied head is part of the token embedding's. The model is
+    in evaluation mode and keeps no gradient. Raises the same errors as `Engine.run`, and `ValueError` for one token.
     """
     engine.check(tokens)
     if len(tokens) < 2:
@@ -35,11 +35,11 @@ def gradient_norms(engine: Engine, tokens: Tokens, *, off: Iterable[Part] = ()) 
     def measure(name: str, parameter: Tensor) -> None:
         assert parameter.grad is not None, "the hook is called with a gradient"
         norms[name] = parameter.grad.norm().item()
-        parameter.grad = None  # one at a time: all of GPT-2 XL's would take 6 GB
+        parameter.grad = None  # keep one at a time: all of GPT-2 XL's would take 6 GB
 
     model = engine.modules()
     parameters = dict(model.requires_grad_().named_parameters())
-    head = "tok_emb.weight" if engine.tied_head else "out_head.weight"  # its gradient comes in pieces
+    head = "tok_emb.weight" if engine.tied_head else "out_head.weight"  # its gradient is accumulated in pieces
     for name, parameter in parameters.items():
         if name != head:
             parameter.register_post_accumulate_grad_hook(partial(measure, name))
@@ -50,11 +50,12 @@ def gradient_norms(engine: Engine, tokens: Tokens, *, off: Iterable[Part] = ()) 
 
 
 def gradient_table(engine: Engine, tokens: Tokens, off: Iterable[Part] = ()) -> pd.DataFrame:
-    """`gradient_norms` by parameter group: one row for each group of a block, or outside of the blocks.
+    """`gradient_norms` by parameter group: one row per group, inside each block and outside the blocks.
 
-    Columns: layer (missing outside of the blocks), group (the course's name: `att`, `ff`, `norm1`, `norm2`; outside
-    `tok_emb`, `pos_emb`, `final_norm` or `out_head`), norm: the root of the sum of the squares of its parameters'
-    lengths, and loss: the text's mean loss in nats, the same in each row. Raises as `gradient_norms` does.
+    Columns: layer (missing outside the blocks); group (the course's name: `att`, `ff`, `norm1`, `norm2`; outside the
+    blocks `tok_emb`, `pos_emb`, `final_norm` or `out_head`); norm (the root of the sum of the squares of its
+    parameters' gradient lengths); loss (the text's mean loss in nats, the same in each row).
+    Raises the same errors as `gradient_norms`.
     """
     loss, norms = gradient_norms(engine, tokens, off=off)
     rows = []
@@ -73,10 +74,10 @@ def all_shortcuts(n_layers: int) -> tuple[Part, ...]:
 
 
 def _go_back(model: GPTModel, ids: Tensor) -> float:
-    """Back-propagate the mean loss of the ids' own next ones, [batch = 1, tokens]; gives it, in nats.
+    """Back-propagate the mean loss of predicting the next ids, with `ids` [batch = 1, pos], and return it in nats.
 
-    A few positions' logits at a time. Of a long text only the stream between blocks is held until then, and each
-    block is run once more on the way back (Chen et al. 2016): it takes longer, and a third of the memory.
+    Only a few positions' logits are held at a time. In a long text only the stream between blocks is held, and each
+    block is run again in the backward pass (Chen et al. 2016): this is slower, but takes a third of the memory.
     """
     is_long = ids.numel() > ROWS_OF_LOGITS
     stream = model.embed(ids)

@@ -1,4 +1,4 @@
-"""Head ablation: how the prediction changes when one head alone is switched off."""
+"""Head ablation: how the prediction changes when a single head is switched off."""
 
 from typing import Literal
 
@@ -26,9 +26,9 @@ def head_effects(
 ) -> NDArray[np.float64]:
     """Change of the log-probability of `token` after `position` without each head: [layer, head], in nats.
 
-    Below 0 the head helped the token. A head is switched off at z, before the output projection
-    mixes it with the others (TransformerLens: `hook_z`): its z is 0, or its mean over the text's
-    positions. Parts that are off in the trace stay off.
+    If it is negative, the head helped the token. A head is switched off at z, before the output
+    projection mixes it with the others (TransformerLens: `hook_z`): its z becomes 0, or its mean over
+    the text's positions. Parts that are off in the trace stay off.
     """
     n_all = trace.config["n_layers"] * trace.config["n_heads"]
     portions = [
@@ -41,7 +41,7 @@ def head_effects(
 def effects_of_heads(
     trace: Trace, position: int, token: int, replacement: Replacement, heads: range
 ) -> NDArray[np.float64]:
-    """`head_effects` of some heads, counted through all layers: [head]. One pass of the layers that follow."""
+    """`head_effects` of some heads, numbered across all layers: [head]. Takes one pass of the layers that follow."""
     n_heads = trace.config["n_heads"]
     variants: dict[Key, NDArray[np.float32]] = {}
     for layer in range(heads.start // n_heads, -(-heads.stop // n_heads)):
@@ -54,11 +54,11 @@ def effects_of_heads(
 def streams_without_heads(
     trace: Trace, layer: int, replacement: Replacement, last_position: int
 ) -> NDArray[np.float32]:
-    """The stream after a block's attention, once without each of its heads: [head, pos, emb_dim].
+    """The stream after a block's attention without each of its heads in turn: [head, pos, emb_dim].
 
-    What a head adds is its z times its part of the output projection, so this is a subtraction.
-    Later tokens than `last_position` are left out: they cannot change what it sees. Where the trace's attention is
-    off, no head reaches the stream, and all are the same.
+    A head adds its z times its slice of the output projection, so removing it is a subtraction.
+    Positions after `last_position` are left out, because they cannot affect it. If this attention is off in
+    the trace, no head reaches the stream, and all rows are the same.
     """
     seen = slice(last_position + 1)
     z = trace["z", layer]  # [pos, head, head_dim]
@@ -69,7 +69,7 @@ def streams_without_heads(
 def written_by_heads(trace: Trace, layer: int, z: NDArray[np.floating]) -> NDArray[np.float32]:
     """What each head adds to the stream: z [pos, head, head_dim] -> [head, pos, emb_dim], without the bias.
 
-    It is 0 where the trace's whole attention is off.
+    It is 0 if the whole attention is off in the trace.
     """
     written: NDArray[np.float32] = np.matmul(z.transpose(1, 0, 2), trace.weights.w_o(layer))
     return np.zeros_like(written) if Part("attention", layer) in trace.off else written

@@ -1,8 +1,8 @@
-"""Activation patching: which activation carries what makes two prompts end differently.
+"""Activation patching: which activations make two prompts end differently.
 
-One activation of the clean prompt's run takes the place of the corrupted one's, and the rest of the model is
+One activation of the corrupted prompt's run is replaced by the clean run's, and the rest of the model is
 run again: how much of the clean answer comes back? (Meng et al. 2022, causal tracing; TransformerLens:
-`patching.get_act_patch_*`; Heimersheim and Nanda 2024 on how to read it.)
+`patching.get_act_patch_*`; Heimersheim and Nanda 2024 on how to interpret it.)
 """
 
 from typing import Literal, NamedTuple
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..trace import Trace
 from .head_ablation import written_by_heads
 
-Kind = Literal["resid_pre", "attn_out", "mlp_out", "z"]  # the last: one head at all positions
-# The place of the stream where a patched activation shows.
+Kind = Literal["resid_pre", "attn_out", "mlp_out", "z"]  # z is one head's, at all positions
+# The point of the stream where a patched activation first shows.
 _SHOWS_IN: dict[Kind, str] = {
     "resid_pre": "resid_pre",
     "attn_out": "resid_mid",
@@ -24,12 +24,12 @@ _SHOWS_IN: dict[Kind, str] = {
 
 
 class Question(NamedTuple):
-    """What is asked of both prompts: the logit of one token minus that of another, after the last position."""
+    """The question put to both prompts: the logit of one token minus that of another, after the last position."""
 
     clean: Trace
-    corrupted: Trace  # as many tokens as the clean one
+    corrupted: Trace  # as many tokens as in the clean prompt
     answer: int  # the id that the clean prompt calls for
-    rival: int  # the id that the corrupted one calls for
+    rival: int  # the id that the corrupted prompt calls for
 
     def difference(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """Logit of the answer minus that of the rival: [..., vocab_size] -> [...]."""
@@ -46,22 +46,22 @@ class Question(NamedTuple):
         return float(self.difference(self.corrupted.logits_at(-1)))
 
     def check(self) -> None:
-        """Raise `ValueError` unless one engine ran both prompts: the numbers of two would mean nothing together."""
+        """Raise `ValueError` unless one engine ran both prompts: results of two engines cannot be compared."""
         if self.clean.engine is not self.corrupted.engine:
             raise ValueError("The two prompts were run by different engines: run both with the same one.")
 
 
 def n_places(question: Question, kind: Kind) -> int:
-    """How many places a layer has: positions, or heads."""
+    """Number of places in a layer: positions, or heads for `z`."""
     return question.clean.config["n_heads"] if kind == "z" else len(question.clean)
 
 
 def patched_differences(question: Question, kind: Kind, layer: int, places: slice = slice(None)) -> NDArray[np.float64]:
-    """The logit difference of the corrupted run with one activation of the clean run in it: [place].
+    """The logit difference of the corrupted run with one activation patched in from the clean run: [place].
 
-    A place is a position, or for `z` a head, whose z is patched at all positions. Each costs a run of the
-    layers that follow. What the corrupted run had switched off stays so. Raises `ValueError` for
-    traces of two engines.
+    A place is a position, or for `z` a head, which is patched at all positions. Each place costs a run of the
+    layers that follow. Parts that are off in the corrupted run stay off. Raises `ValueError` for traces
+    from two engines.
     """
     question.check()
     trace = question.corrupted
@@ -70,7 +70,7 @@ def patched_differences(question: Question, kind: Kind, layer: int, places: slic
 
 
 def all_patched(question: Question) -> float:
-    """The logit difference with the whole stream patched before the first block: the clean run's, if all is right."""
+    """The logit difference with the whole stream patched before the first block; it should equal the clean run's."""
     question.check()
     trace = question.corrupted
     last = trace.resume({("resid_pre", 0): question.clean["resid_pre", 0][None]})
@@ -78,9 +78,9 @@ def all_patched(question: Question) -> float:
 
 
 def recovered(question: Question, differences: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logit differences as shares of the way back: 0 is the corrupted run's, 1 the clean run's. Any shape.
+    """Logit differences as the share recovered: 0 is the corrupted run's, 1 the clean run's. Any shape.
 
-    NaN where both runs have the same difference, so that there is nothing to recover.
+    NaN if both runs have the same difference, because there is then nothing to recover.
     """
     way = question.of_clean - question.of_corrupted
     with np.errstate(divide="ignore", invalid="ignore"):

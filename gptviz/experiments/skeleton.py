@@ -1,4 +1,4 @@
-"""Models of the same shape with nothing learned: the untrained twin, and the course's skeleton."""
+"""Untrained models of the same shape: the untrained twin, and the course's skeleton."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def untrained_twin(engine: Engine, seed: int = 0) -> Engine:
 
 
 def dummy_logits(config: GPTConfig, texts: Sequence[Tokens], *, seed: int = 0) -> NDArray[np.float32]:
-    """What the course's DummyGPTModel of this shape predicts after each text: logits [text, vocab_size]."""
+    """Logits [text, vocab_size] of the course's DummyGPTModel of this shape after each text."""
     model = dummy_model(config, seed)
     with torch.inference_mode():
         streams = [model.stream(torch.tensor(tokens.ids)[None])[:, -1] for tokens in texts]

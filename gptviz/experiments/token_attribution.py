@@ -1,7 +1,7 @@
 """Token attribution: how much each token of the text counts for one prediction, by gradients.
 
-What counts is the token embedding: the positions stay as they are. Parts that are off in the trace are off here. Later
-positions than the prediction's are not computed, and have 0.
+Only token embeddings are attributed; positional embeddings stay as they are. Parts that are off in the trace are off
+here too. Positions after the prediction's are not computed and get 0.
 """
 
 from typing import NamedTuple
@@ -19,28 +19,28 @@ from .portions import Run, run_all
 
 FEWEST_STEPS, MOST_STEPS = 32, 256
 _POINTS_TOGETHER = 256  # positions in one portion
-_ROWS_OF_HEAD = 1024  # whose products are summed in float32
+_ROWS_OF_HEAD = 1024  # rows of the output head whose products are summed in float32
 
 
 class Integrated(NamedTuple):
-    """Integrated gradients, and how well they add up."""
+    """Integrated gradients, with a check of their sum."""
 
     contributions: NDArray[np.float64]  # [pos], in nats
-    difference: float  # log-probability with the tokens minus that without: what the contributions sum to
+    difference: float  # log-probability with the tokens minus that without: what the contributions should sum to
     n_steps: int
 
     @property
     def error(self) -> float:
-        """How far the sum is from the difference, as a share of it."""
+        """How far the sum is from the difference, as a share of the difference."""
         return abs(float(self.contributions.sum()) - self.difference) / max(abs(self.difference), 1e-9)
 
 
 def input_gradients(
     trace: Trace, streams: NDArray[np.floating], position: int, token: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Log-probability in nats of `token` after `position`, and its gradient with respect to what enters block 0.
+    """Log-probability in nats of `token` after `position`, and its gradient with respect to the input of block 0.
 
-    `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`; gives [variant] and
+    `streams` is [variant, pos, emb_dim], such as `trace["resid_pre", 0][None]`. Returns [variant] and
     [variant, pos, emb_dim].
     """
     seen = 1 + range(streams.shape[1])[position]
@@ -61,8 +61,8 @@ def input_gradients(
 def gradient_times_input(trace: Trace, position: int, token: int) -> NDArray[np.float64]:
     """Gradient of the log-probability of `token` after `position`, times the token embeddings: [pos], in nats.
 
-    The first-order guess of what would be lost without each token (Simonyan et al. 2013; Shrikumar et
-    al. 2016). It does not add up to anything: see `integrated_gradients`.
+    A first-order estimate of what would be lost without each token (Simonyan et al. 2013; Shrikumar et
+    al. 2016). The estimates do not add up to anything; those of `integrated_gradients` do.
     """
     _, gradients = input_gradients(trace, trace["resid_pre", 0][None], position, token)
     return _along(gradients[0], trace["embed"])
@@ -71,12 +71,12 @@ def gradient_times_input(trace: Trace, position: int, token: int) -> NDArray[np.
 def integrated_gradients(
     trace: Trace, position: int, token: int, *, tolerance: float = 0.005, run: Run = run_all
 ) -> Integrated:
-    """The mean gradient on the way from no token embeddings to the text's, times these: [pos], in nats.
+    """Mean gradient on the path from no token embeddings to the text's, times these embeddings: [pos], in nats.
 
-    The contributions sum to the log-probability of `token` after `position` minus what it is with the
-    positional embeddings alone (completeness; Sundararajan et al. 2017). The integral is Gauss and
-    Legendre's; steps are doubled, up to `MOST_STEPS`, until the sum is within `tolerance` of the
-    difference.
+    The contributions sum to the log-probability of `token` after `position` minus its value with the
+    positional embeddings alone (completeness; Sundararajan et al. 2017). The integral uses Gauss-Legendre
+    quadrature; the number of steps is doubled, up to `MOST_STEPS`, until `Integrated.error` is at most
+    `tolerance`.
     """
     with_tokens, without = run(log_probability_at, [(trace, position, token, share) for share in (1, 0)])
     n_steps = FEWEST_STEPS
@@ -97,7 +97,7 @@ def log_probability_at(trace: Trace, position: int, token: int, share: float) ->
 
 
 def part_of_integral(trace: Trace, position: int, token: int, n_steps: int, steps: slice) -> NDArray[np.float64]:
-    """What some of `n_steps` points on the way add to `integrated_gradients`: [pos]."""
+    """Contribution of some of the `n_steps` points on the path to `integrated_gradients`: [pos]."""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)  # on -1 to 1; the weights sum to 2
     scale = (nodes[steps, None, None] + 1) / 2
     _, gradients = input_gradients(trace, trace["pos_embed"] + scale * trace["embed"], position, token)
@@ -107,7 +107,7 @@ def part_of_integral(trace: Trace, position: int, token: int, n_steps: int, step
 def _log_probability(head: nn.Linear, normed: Tensor, token: int) -> tuple[Tensor, Tensor]:
     """Log-probability of `token` in nats [row] in float64, and its gradient with respect to `normed` [row, emb_dim].
 
-    The gradient is a sum over the whole vocabulary: added up in float32, it would lose three digits.
+    The gradient is a sum over the whole vocabulary: summed in float32, it would lose three digits.
     """
     log_probabilities = head(normed).double().log_softmax(dim=-1)
     outer = -log_probabilities.exp()

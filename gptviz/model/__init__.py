@@ -1,4 +1,4 @@
-"""GPT-2 in PyTorch, one class an idea. It does not know that it is watched."""
+"""GPT-2 in PyTorch, one class per idea. Its activations are recorded from outside, with hooks."""
 
 from .attention import CausalSoftmax, KeyValueCache, MultiHeadAttention
 from .dummy import DummyGPTModel

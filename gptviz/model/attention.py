@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 
 class KeyValueCache:
-    """The keys and values of one layer for the tokens seen so far, so that a next token
-    needs no second look at them. Both are [batch, head, tokens, head_dim]."""
+    """The keys and values of one layer for the tokens so far, so that they need not be computed again.
+
+    Both are [batch, head, tokens, head_dim].
+    """
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None
@@ -20,7 +22,7 @@ class KeyValueCache:
         return 0 if self.keys is None else self.keys.shape[2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' keys and values; give back those of all tokens."""
+        """Append the new tokens' keys and values, and return those of all tokens."""
         if self.keys is not None and self.values is not None:
             keys = torch.cat((self.keys, keys), dim=2)
             values = torch.cat((self.values, values), dim=2)
@@ -32,7 +34,7 @@ class CausalSoftmax(nn.Module):
     """Turns scores into weights: the future gets weight 0, and each row sums to 1."""
 
     def forward(self, scores: Tensor) -> Tensor:
-        """[batch, head, query, key] -> the same shape. The last query is the last key's token."""
+        """[batch, head, query, key] -> the same shape. The last query and the last key are the same token's."""
         n_query, n_key = scores.shape[-2:]
         future = torch.full((n_query, n_key), -torch.inf, dtype=scores.dtype, device=scores.device)
         future = future.triu(diagonal=1 + n_key - n_query)  # 0 elsewhere
@@ -40,19 +42,19 @@ class CausalSoftmax(nn.Module):
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to what passes through the module, or changes it."""
+    """Whether any hook reads or changes what passes through the module."""
     kinds = ("forward", "forward_pre", "backward", "backward_pre")
     return any(getattr(module, f"_{kind}_hooks") for kind in kinds)
 
 
 def _scores_are_finite(q: Tensor, k: Tensor) -> bool:
-    """Whether no score can be NaN or infinite, by a bound that is cheap: each is a sum of head_dim products.
+    """Whether no score can be NaN or infinite, by a cheap bound: each score is a sum of head_dim products.
 
-    Where all scores of a row are NaN or minus infinity, PyTorch's fused kernel on the CPU gives finite numbers, and
-    the error would not be seen.
+    If all scores of a row are NaN or minus infinity, PyTorch's fused kernel on the CPU returns finite numbers, which
+    would hide the error.
     """
     largest_q, largest_k = (torch.linalg.vector_norm(some.detach(), torch.inf).item() for some in (q, k))
-    return q.shape[-1] * largest_q * largest_k < torch.finfo(q.dtype).max  # False for a NaN, too
+    return q.shape[-1] * largest_q * largest_k < torch.finfo(q.dtype).max  # also False for NaN
 
 
 class MultiHeadAttention(nn.Module):
@@ -83,17 +85,17 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(z.transpose(1, 2).flatten(2))  # heads joined: [batch, query, emb_dim]
 
     def _gather(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What every head gathers, step by step: [batch, head, query, head_dim]."""
+        """Return the values that every head gathers, computed step by step: [batch, head, query, head_dim]."""
         scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)  # [batch, head, query, key]
         pattern = self.dropout(self.causal_softmax(scores))
         return pattern @ v
 
     def _gather_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same by PyTorch's kernel, which never holds all scores: 4 times faster at 1,024 tokens."""
+        """Do the same with PyTorch's fused kernel, which is faster on long texts and never holds all scores."""
         return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
 
     def _may_fuse(self, q: Tensor, k: Tensor) -> bool:
-        """Where nobody listens to the steps inside, nothing drops out, and no text follows that of a cache."""
+        """Whether no hook needs the steps inside, dropout is off, and there is one query or no cached token before."""
         listened = has_hooks(self.causal_softmax) or has_hooks(self.dropout)
         return not listened and not self.dropout.training and q.shape[2] in (1, k.shape[2])
 

@@ -1,4 +1,4 @@
-"""The course's first skeleton: the right shapes outside, nothing inside yet."""
+"""The course's first skeleton: a model with the right shapes, but blocks that do nothing yet."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from .gpt import ContextLengthError
 
 
 class DummyTransformerBlock(nn.Module):
-    """Holds a block's place: what comes in goes out."""
+    """A placeholder for a block: returns its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same tensor."""
@@ -18,7 +18,7 @@ class DummyTransformerBlock(nn.Module):
 
 
 class DummyLayerNorm(nn.Module):
-    """Holds a LayerNorm's place: what comes in goes out."""
+    """A placeholder for a LayerNorm: returns its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same tensor."""
@@ -26,9 +26,9 @@ class DummyLayerNorm(nn.Module):
 
 
 class DummyGPTModel(nn.Module):
-    """Random embeddings and a random head around empty blocks: it runs, and knows nothing.
+    """Random embeddings and a random output head around empty blocks: it runs, but knows nothing.
 
-    Each token is looked at alone, so what came before cannot change a prediction.
+    Each token is processed alone, so earlier tokens cannot change a prediction.
     """
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class DummyGPTModel(nn.Module):
         return self.out_head(self.final_norm(self.stream(ids)))
 
     def stream(self, ids: Tensor) -> Tensor:
-        """[batch, tokens] -> what comes out of the empty blocks, [batch, tokens, emb_dim]."""
+        """[batch, tokens] -> the output of the empty blocks, [batch, tokens, emb_dim]."""
         if ids.shape[1] > self.context_length:
             raise ContextLengthError(ids.shape[1], self.context_length)
         positions = torch.arange(ids.shape[1], device=ids.device)

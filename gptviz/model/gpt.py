@@ -19,16 +19,19 @@ class ContextLengthError(ValueError):
 
 
 class Shortcut(nn.Module):
-    """A shortcut connection: what a sub-layer found is added to the stream that went past it."""
+    """A shortcut connection: adds a sub-layer's output to the residual stream that bypasses it."""
 
     def forward(self, x: Tensor, found: Tensor) -> Tensor:
-        """Two tensors of one shape -> their sum."""
+        """Two tensors of the same shape -> their sum."""
         return x + found
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm block: attention and feed-forward each read a normalised copy of the stream,
-    and add what they found to it (the shortcut connections)."""
+    """A pre-norm block.
+
+    Attention and feed-forward each read a normalised copy of the residual stream, and add their
+    output to the stream (the shortcut connections).
+    """
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class GPTModel(nn.Module):
     """GPT-2: token ids in, a score for every token of the vocabulary out, at every position.
 
     With `tied_head` the output head is the token embedding (one tensor), as in GPT-2's
-    published weights; without, it is a matrix of its own, as in the course.
+    published weights; otherwise it is a separate matrix, as in the course.
     """
 
     def __init__(self, cfg: Mapping[str, Any], *, tied_head: bool = False) -> None:
@@ -72,7 +75,7 @@ class GPTModel(nn.Module):
             self.tie_head()
 
     def tie_head(self) -> None:
-        """Make the output head and the token embedding one tensor."""
+        """Make the output head and the token embedding share one tensor."""
         self.out_head.weight = self.tok_emb.weight
 
     @property
@@ -87,7 +90,7 @@ class GPTModel(nn.Module):
     def stream(self, ids: Tensor, caches: Sequence[KeyValueCache] | None = None) -> Tensor:
         """[batch, tokens] -> the residual stream after the last block, [batch, tokens, emb_dim].
 
-        With `caches` (one per block) `ids` are the tokens that follow those in the caches.
+        With `caches` (one per block), `ids` are the tokens that follow those in the caches.
         """
         x = self.embed(ids, start=len(caches[0]) if caches else 0)
         for layer, block in enumerate(self.trf_blocks):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class LayerNorm(nn.Module):
-    """Gives every token mean 0 and variance 1 over its dimensions, then a learned gain and bias.
+    """Normalises every token to mean 0 and variance 1 over its dimensions, then applies a learned gain and bias.
 
     scale * (x - mean) / sqrt(variance + eps) + shift, with the biased variance (divided by
     emb_dim, not by emb_dim - 1), as in Ba et al. 2016. PyTorch's fused kernel computes it.
@@ -39,7 +39,7 @@ class GELU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around a GELU: each token is widened fourfold, bent, and brought back."""
+    """Two linear layers around a GELU: each token is widened fourfold, transformed, and projected back."""
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()

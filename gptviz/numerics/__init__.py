@@ -1,1 +1,1 @@
-"""Arrays in, arrays or tables out, with NumPy and pandas alone."""
+"""Numerical functions from arrays to arrays or tables, using only NumPy and pandas."""

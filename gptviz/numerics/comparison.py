@@ -1,4 +1,4 @@
-"""How far apart two predictions are."""
+"""Difference between two predictions."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,9 +7,9 @@ from .sampling import log_softmax
 
 
 def kl_divergence(first: Float[np.ndarray, " vocab_size"], second: Float[np.ndarray, " vocab_size"]) -> float:
-    """How much the second prediction misses of the first, in nats: KL(first || second) of two logits.
+    """Kullback-Leibler divergence KL(first || second) of two predictions given as logits, in nats.
 
-    0 where they are the same, and never below (Kullback and Leibler 1951). Not the same both ways round.
+    Zero if they are the same, never negative, and not symmetric (Kullback and Leibler 1951).
     """
     logs = log_softmax(first), log_softmax(second)
     return max(0.0, float(np.sum(np.exp(logs[0]) * (logs[0] - logs[1]))))

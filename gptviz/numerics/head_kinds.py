@@ -1,6 +1,6 @@
-"""Scores for known kinds of attention head, read off their patterns.
+"""Scores for known kinds of attention head, computed from their patterns.
 
-Patterns are [head, query, key]: each row sums to 1, the future is 0.
+Patterns are [head, query, key]: each row sums to 1, and the future is 0.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64
 
 Pattern = Float[np.ndarray, "head query key"]
-Targets = Bool[np.ndarray, "query key"]  # where a head of some kind would look
+Targets = Bool[np.ndarray, "query key"]  # where a head of a given kind would look
 
 
 def previous_token_targets(n_tokens: int) -> Targets:
@@ -24,7 +24,7 @@ def current_token_targets(n_tokens: int) -> Targets:
 
 
 def first_token_targets(n_tokens: int) -> Targets:
-    """The first position, the attention sink (Xiao et al. 2023); the first query has no choice, and none."""
+    """The first position, the attention sink (Xiao et al. 2023); none for the first query, which has no choice."""
     targets = np.zeros((n_tokens, n_tokens), dtype=bool)
     targets[1:, 0] = True
     return targets
@@ -36,7 +36,7 @@ def duplicate_token_targets(ids: Sequence[int]) -> Targets:
 
 
 def induction_targets(ids: Sequence[int]) -> Targets:
-    """Positions just after an earlier copy of the query's token: what came next the last time.
+    """Positions just after an earlier copy of the query's token: what followed it before.
 
     Olsson et al. 2022, "In-context Learning and Induction Heads"; TransformerLens, `head_detector`:
     induction_head.
@@ -47,11 +47,11 @@ def induction_targets(ids: Sequence[int]) -> Targets:
 
 
 def score(pattern: Pattern, targets: Targets) -> Float64[np.ndarray, " head"]:
-    """Weight that each head puts on the targets, as a mean over the queries that have one: 0 to 1.
+    """Weight that each head puts on the targets, averaged over the queries that have one: 0 to 1.
 
-    Olsson et al. (2022) and TransformerLens' demos average so along a diagonal, and a perfect head
-    scores 1. TransformerLens' `head_detector` divides by all queries, those without a target too,
-    so a perfect head scores less there. NaN where no query has a target.
+    Olsson et al. (2022) and TransformerLens' demos average along a diagonal in this way, and a perfect
+    head scores 1. TransformerLens' `head_detector` divides by all queries, including those without a
+    target, so a perfect head scores less there. NaN if no query has a target.
     """
     asked = targets.any(axis=-1)
     if not asked.any():
@@ -61,16 +61,16 @@ def score(pattern: Pattern, targets: Targets) -> Float64[np.ndarray, " head"]:
 
 
 def entropies(pattern: Pattern) -> Float64[np.ndarray, "head query"]:
-    """Entropy of each row in nats, from 0, all on one key, to ln(query + 1), all keys alike."""
+    """Entropy of each row in nats, from 0 (all weight on one key) to ln(query + 1) (equal weights)."""
     weights = np.asarray(pattern, dtype=np.float64)
     return -(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1)
 
 
 def entropy_share(pattern: Pattern) -> Float64[np.ndarray, " head"]:
-    """How spread out a head looks: entropy as a share of the most that the row can have, mean over queries.
+    """How spread out a head's attention is: entropy as a share of its maximum for the row, mean over queries.
 
-    0 is all on one key, 1 all keys alike. The first query has one key and no choice: it is left
-    out, and NaN is all that a single token has.
+    0 means all weight on one key, 1 equal weights. The first query has only one key, so it is left
+    out; a single token gives NaN.
     """
     n_tokens = pattern.shape[-1]
     if n_tokens == 1:
@@ -87,7 +87,7 @@ def mean_distance(pattern: Pattern) -> Float64[np.ndarray, " head"]:
 
 
 def head_scores(pattern: Pattern, ids: Sequence[int]) -> pd.DataFrame:
-    """All scores of one layer's heads on a text with these token ids, one head a row.
+    """All scores of one layer's heads on a text with these token ids, one row per head.
 
     Columns: head, previous_token, current_token, first_token, duplicate_token, induction (see
     `score`), entropy (see `entropy_share`), distance (in tokens, see `mean_distance`).
@@ -101,19 +101,19 @@ def head_scores(pattern: Pattern, ids: Sequence[int]) -> pd.DataFrame:
             "first_token": score(pattern, first_token_targets(n_tokens)),
             "duplicate_token": score(pattern, duplicate_token_targets(ids)),
             "induction": score(pattern, induction_targets(ids)),
-            "entropy": np.concatenate([entropy_share(one[None]) for one in pattern]),  # float64, so head by head
+            "entropy": np.concatenate([entropy_share(one[None]) for one in pattern]),  # float64: one head at a time
             "distance": mean_distance(pattern),
         }
     )
 
 
 def repeated_random_ids(n_tokens: int, *, below: int = 6000, seed: int = 0) -> tuple[int, ...]:
-    """`n_tokens` different random ids, and the same again: 2 n_tokens.
+    """`n_tokens` different random ids, repeated once: 2 n_tokens in all.
 
-    On such a text the only way to foresee a token is to look up what followed its first copy: the
-    test for induction heads (Olsson et al. 2022). No id repeats within a half, so each query of
-    the second has one target. Ids are `below` a limit, for GPT-2's stand in the order in which BPE
-    merged them: the low ones are common, and a small model may never have seen the others.
+    On such a text the only way to predict a token is to look up what followed its first copy: this is
+    the test for induction heads (Olsson et al. 2022). No id repeats within a half, so each query of the
+    second half has one target. All ids are less than `below`: GPT-2's ids are in the order of BPE's
+    merges, so low ids are common tokens, and a small model may never have seen the others.
     Raises `ValueError` for more tokens than there are ids.
     """
     if n_tokens > below:

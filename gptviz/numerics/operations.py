@@ -1,6 +1,6 @@
-"""GPT-2's operations in float64, each for whole rows and for one cell, with the size of its rounding.
+"""GPT-2's operations in float64, each for whole rows and for one cell, with a bound on the rounding.
 
-Beside every value stands its size, the sum of the absolute values of its terms: rounding is bounded by it.
+Every value comes with its size, the sum of the absolute values of its terms, which bounds the rounding error.
 """
 
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from .chunks import chunks
 
 Float64 = NDArray[np.float64]
-Parts = dict[str, Float64]  # by name; a single number is an array without axes
+Parts = dict[str, Float64]  # by name; a single number is a 0-d array
 
-LAYER_NORM_EPS = 1e-5  # of every GPT-2
-_WEIGHT_ROWS_AT_ONCE = 8192  # the output head in float64 would be 300 MB
+LAYER_NORM_EPS = 1e-5  # the same in every GPT-2
+_WEIGHT_ROWS_AT_ONCE = 8192  # the whole output head in float64 would take 300 MB
 
 
 class Recomputed(NamedTuple):
@@ -25,7 +25,7 @@ class Recomputed(NamedTuple):
 
 
 class Working(NamedTuple):
-    """One cell's arithmetic: what goes in, what is on the way, what comes out."""
+    """One cell's arithmetic: its operands, intermediate values, result and size."""
 
     operands: Parts
     intermediates: Parts
@@ -46,7 +46,7 @@ def layer_norm(x: NDArray[Any], gain: NDArray[Any], bias: NDArray[Any]) -> Float
 
 
 def norm(rows: slice, stream: NDArray[Any], gain: NDArray[Any], bias: NDArray[Any]) -> Recomputed:
-    """A LayerNorm of those rows."""
+    """LayerNorm of `rows` of the stream."""
     x = _float64(stream[rows])
     scale = np.sqrt(x.var(axis=-1, keepdims=True) + LAYER_NORM_EPS)
     terms = np.abs(x) + np.abs(x).mean(axis=-1, keepdims=True)
@@ -54,7 +54,7 @@ def norm(rows: slice, stream: NDArray[Any], gain: NDArray[Any], bias: NDArray[An
 
 
 def norm_cell(index: tuple[int, ...], stream: NDArray[Any], gain: NDArray[Any], bias: NDArray[Any]) -> Working:
-    """One dimension of one position's LayerNorm."""
+    """LayerNorm of one dimension at one position."""
     position, dim = index
     x = _float64(stream[position])
     operands = {"x": x, "gain": _float64(gain[dim]), "bias": _float64(bias[dim]), "eps": _float64(LAYER_NORM_EPS)}
@@ -67,9 +67,9 @@ def norm_cell(index: tuple[int, ...], stream: NDArray[Any], gain: NDArray[Any], 
 
 
 def linear(rows: slice, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None) -> Recomputed:
-    """x W^T + b of those rows; of several heads, joined."""
+    """x W^T + b for `rows` of x; separate heads are joined first."""
     x = _float64(x[rows])
-    x = x.reshape(len(x), weight.shape[1])  # z: the heads are joined
+    x = x.reshape(len(x), weight.shape[1])  # joins the heads of z
     value, size = np.empty((2, len(x), len(weight)))
     for columns in chunks(len(weight), _WEIGHT_ROWS_AT_ONCE):
         part = _float64(weight[columns])
@@ -83,20 +83,20 @@ def linear(rows: slice, x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any
 def linear_cell(
     index: tuple[int, ...], x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None = None
 ) -> Working:
-    """One number of a linear layer."""
+    """One output of a linear layer at one position."""
     position, row = index
     return _sum_of_products({"x": x[position].ravel(), "weight": weight[row]}, None if bias is None else bias[row])
 
 
 def scores(rows: slice, q: NDArray[Any], k: NDArray[Any]) -> Recomputed:
-    """q . k / sqrt(head_dim) of those heads: [head, query, key]."""
+    """q . k / sqrt(head_dim) for the heads in `rows`: [head, query, key]."""
     q, k = _by_head(q, rows), _by_head(k, rows)
     root = np.sqrt(q.shape[-1])
     return Recomputed(q @ k.mT / root, np.abs(q) @ np.abs(k).mT / root)
 
 
 def scores_cell(index: tuple[int, ...], q: NDArray[Any], k: NDArray[Any]) -> Working:
-    """One score."""
+    """One attention score."""
     head, query, key = index
     working = _sum_of_products({"q": q[query, head], "k": k[key, head]})
     root = np.sqrt(q.shape[-1])
@@ -105,19 +105,19 @@ def scores_cell(index: tuple[int, ...], q: NDArray[Any], k: NDArray[Any]) -> Wor
 
 
 def softmax(rows: slice, scores: NDArray[Any]) -> Recomputed:
-    """The softmax of those heads' scores, the future left out: [head, query, key]."""
+    """Softmax of the scores of the heads in `rows`, with the future masked: [head, query, key]."""
     scores = _float64(scores[rows])
     below = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
     below = below - below.max(axis=-1, keepdims=True)
     exponentials = np.exp(below)
     value = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    # A rounding of the exponent is an error relative to the weight, and the larger the exponent, the larger.
+    # Rounding the exponent causes an error relative to the weight, which grows with the size of the exponent.
     size = value * (2 + np.abs(np.where(np.isfinite(below), below, 0)))
     return Recomputed(value, size)
 
 
 def softmax_cell(index: tuple[int, ...], scores: NDArray[Any]) -> Working:
-    """One weight."""
+    """One attention weight."""
     head, query, key = index
     allowed = _float64(scores[head, query, : query + 1])
     largest = allowed.max()
@@ -131,7 +131,7 @@ def softmax_cell(index: tuple[int, ...], scores: NDArray[Any]) -> Working:
 
 
 def weighted_values(rows: slice, pattern: NDArray[Any], v: NDArray[Any]) -> Recomputed:
-    """The values of those queries, each times its weight: [query, head, head_dim]."""
+    """Sum of the values weighted by the pattern, for the queries in `rows`: [query, head, head_dim]."""
     value, size = [], []
     for head in range(len(pattern)):
         weights, values = _float64(pattern[head, rows]), _float64(v[:, head])
@@ -149,25 +149,25 @@ def weighted_values_cell(index: tuple[int, ...], pattern: NDArray[Any], v: NDArr
 
 
 def _size_of_weights(weights: Float64) -> Float64:
-    """As of the softmax step: PyTorch's fused kernel, which makes most z, has weights of its own, rounded otherwise."""
+    """Size of each weight, as in `softmax`: PyTorch's fused kernel, which computes most z, rounds them differently."""
     return weights * (2 + np.abs(np.log(np.where(weights > 0, weights, 1))))
 
 
 def added(rows: slice, stream: NDArray[Any], added: NDArray[Any]) -> Recomputed:
-    """The stream and what is added to it, of those rows."""
+    """The stream plus what is added to it, for `rows`."""
     stream, added = _float64(stream[rows]), _float64(added[rows])
     return Recomputed(stream + added, np.abs(stream) + np.abs(added))
 
 
 def sum_cell(index: tuple[int, ...], stream: NDArray[Any], added: NDArray[Any]) -> Working:
-    """One number of that sum."""
+    """One number of the sum in `added`."""
     operands = {"stream": _float64(stream[index]), "added": _float64(added[index])}
     size = np.abs(operands["stream"]) + np.abs(operands["added"])
     return Working(operands, {}, float(operands["stream"] + operands["added"]), float(size))
 
 
 def gelu(rows: slice, pre: NDArray[Any]) -> Recomputed:
-    """GELU, approximated by tanh as GPT-2 does (Hendrycks and Gimpel 2016), of those rows."""
+    """GELU of `rows`, in the tanh approximation that GPT-2 uses (Hendrycks and Gimpel 2016)."""
     x = _float64(pre[rows])
     bent = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return Recomputed(bent, np.abs(x))  # 1 + tanh cancels where x is far below 0
@@ -183,7 +183,7 @@ def gelu_cell(index: tuple[int, ...], pre: NDArray[Any]) -> Working:
 
 
 def _by_head(array: NDArray[Any], heads: slice) -> Float64:
-    """[pos, head, head_dim] -> [head, pos, head_dim], of those heads."""
+    """[pos, head, head_dim] -> [head, pos, head_dim], for these heads only."""
     return _float64(array[:, heads]).swapaxes(0, 1)
 
 

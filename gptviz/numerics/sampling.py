@@ -1,4 +1,4 @@
-"""From logits to the probabilities that a next token is drawn from."""
+"""Probabilities of the next token from logits, and drawing from them."""
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -14,7 +14,7 @@ def softmax(logits: Float[np.ndarray, "*batch vocab_size"]) -> Float64[np.ndarra
 
 
 def log_softmax(logits: Float[np.ndarray, "*batch vocab_size"]) -> Float64[np.ndarray, "*batch vocab_size"]:
-    """Natural logarithms of `softmax`, without its underflow."""
+    """Natural logarithm of `softmax`, without its underflow."""
     logits = np.asarray(logits, dtype=np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -32,8 +32,8 @@ def next_token_probabilities(
     `temperature` divides the logits; at 0 all the probability is on the highest (greedy).
     `top_k` then keeps the k most probable tokens (Fan et al. 2018); `top_p` then keeps the
     fewest of these whose probability, renormalised, reaches p (nucleus; Holtzman et al. 2020).
-    Both look at the whole vocabulary. On a tie, the lower id goes first. Raises `ValueError`
-    where a number is out of range.
+    Both look at the whole vocabulary. On a tie, the lower id comes first. Raises `ValueError`
+    if a number is out of range.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if not temperature >= 0:
@@ -48,12 +48,12 @@ def next_token_probabilities(
         probabilities[logits.argmax()] = 1.0
         return probabilities
 
-    # The highest logit is taken off first: a tiny temperature then sends all others to minus infinity.
+    # Subtract the highest logit first: a tiny temperature then sends all the others to minus infinity.
     with np.errstate(over="ignore"):
         probabilities = softmax((logits - logits.max()) / temperature)
     if top_k is None and top_p is None:
         return probabilities
-    order = top_ids(logits, top_k or len(logits))  # not the probabilities: near ones can round to a tie
+    order = top_ids(logits, top_k or len(logits))  # not by probability: close ones can round to a tie
     kept = probabilities[order] / probabilities[order].sum()
     if top_p is not None:
         n_kept = 1 + int(np.searchsorted(np.cumsum(kept), top_p - 1e-12))
@@ -66,7 +66,7 @@ def next_token_probabilities(
 def draw(probabilities: Float64[np.ndarray, " vocab_size"], seed: int | None, position: int) -> int:
     """Draw the id of the token that goes to `position` from its distribution.
 
-    The same seed and position draw the same, however many tokens are asked for at once;
+    The same seed and position make the same draw, however many tokens are asked for at once;
     without a seed each draw is new.
     """
     random = np.random.default_rng(None if seed is None else (seed, position))

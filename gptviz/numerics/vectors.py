@@ -1,4 +1,4 @@
-"""Vectors: their lengths, the angles between them, and their main directions."""
+"""Lengths of vectors, cosines between them, and their principal components."""
 
 from typing import NamedTuple
 
@@ -7,10 +7,10 @@ from jaxtyping import Float, Float64
 
 
 class PrincipalComponents(NamedTuple):
-    """Vectors seen along the directions in which they differ most."""
+    """Coordinates of vectors along the directions in which they vary most."""
 
     coordinates: Float64[np.ndarray, "vector component"]
-    explained: Float64[np.ndarray, " component"]  # share of the whole variance, 0 to 1
+    explained: Float64[np.ndarray, " component"]  # share of the total variance, 0 to 1
 
 
 def norms(vectors: Float[np.ndarray, "vector dim"]) -> Float[np.ndarray, " vector"]:
@@ -19,17 +19,17 @@ def norms(vectors: Float[np.ndarray, "vector dim"]) -> Float[np.ndarray, " vecto
 
 
 def cosine_similarity(vectors: Float[np.ndarray, "vector dim"]) -> Float64[np.ndarray, "vector vector"]:
-    """Cosine between every two rows, from -1 to 1. A zero vector has 0 with all."""
+    """Cosine between every two rows, from -1 to 1; 0 for a zero vector."""
     vectors = np.asarray(vectors, dtype=np.float64)
     directions = vectors / nonzero(norms(vectors))[:, None]
     return np.clip(directions @ directions.T, -1, 1)
 
 
 def principal_components(vectors: Float[np.ndarray, "vector dim"], n_components: int = 3) -> PrincipalComponents:
-    """PCA by the singular values of the centred vectors (Jolliffe 2002).
+    """PCA by singular value decomposition of the centred vectors (Jolliffe 2002).
 
-    Components that so few vectors cannot have are 0. A component's sign means nothing; it is
-    set as in scikit-learn: its largest weight is positive.
+    Components beyond those that the vectors can have are 0. A component's sign is arbitrary; as in
+    scikit-learn, it is set to make the component's largest weight positive.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
     left, singular, components = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
@@ -45,5 +45,5 @@ def principal_components(vectors: Float[np.ndarray, "vector dim"], n_components:
 
 
 def nonzero(lengths: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """With 1 in the place of 0, for a division that leaves zero vectors zero."""
+    """Replace 0 by 1, so that dividing by these lengths leaves zero vectors zero."""
     return np.where(lengths == 0, 1, lengths)

@@ -1,1 +1,1 @@
-"""What the pages share: a person's choices, loaded models and traces, and widgets. Streamlit lives here alone."""
+"""Code that the pages share: settings, loaded models, traces and widgets. Only this part of gptviz uses Streamlit."""

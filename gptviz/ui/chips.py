@@ -1,4 +1,4 @@
-"""Tokens as coloured chips. Whatever a token holds is escaped."""
+"""Tokens as coloured chips. The content of every token is escaped."""
 
 import html
 from collections.abc import Collection, Iterator, Sequence
@@ -13,21 +13,21 @@ _BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;"
 
 
 def token_strip(tokens: Tokens, *, marked: Collection[int] = (), titles: Sequence[str] = ()) -> None:
-    """The tokens as coloured chips in reading order; hover shows position, id and bytes, or `titles`.
+    """Draw the tokens as coloured chips in reading order. Hovering shows position, id and bytes, or `titles`.
 
-    Those at the positions `marked` are framed.
+    Tokens at the positions `marked` are framed.
     """
     st.html(_BLOCK.format("".join(_chips(tokens, marked, 0, titles))))
 
 
 def written(text: str, continuation: Tokens, *, first: int) -> None:
-    """A text, plain, followed by the model's continuation as chips; the continuation begins at position `first`."""
+    """Draw a plain text, then the model's continuation as chips. The continuation begins at position `first`."""
     plain = f'<span style="white-space:pre-wrap;">{html.escape(text)}</span>'
     st.html(_BLOCK.format(plain + "".join(_chips(continuation, (), first, ()))))
 
 
 def pieces(parts: Sequence[bytes]) -> None:
-    """Byte strings as chips side by side, such as the pieces of a word while it is merged."""
+    """Draw byte strings as chips side by side, such as the pieces of a word while it is merged."""
     token_strip(Tokens(tuple(range(len(parts))), tuple(parts)), titles=[f"bytes {part.hex(' ')}" for part in parts])
 
 

@@ -1,4 +1,4 @@
-"""Parts of a page that Streamlit runs by themselves, and the last line of defence around each."""
+"""Parts of a page that Streamlit runs on their own, each with a last line of defence around it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ from gptviz.ui import state
 
 Arguments = ParamSpec("Arguments")
 _LOGGER = logging.getLogger(__name__)
-_INSIDE = ContextVar("inside", default=False)  # whether a part encloses this one
+_INSIDE = ContextVar("inside", default=False)  # whether this code runs inside a part
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """A part of the app that Streamlit runs by itself: the whole page, or a fragment. `name` identifies it.
+    """Enclose a part of the app that Streamlit runs on its own: the whole page, or a fragment. `name` identifies it.
 
-    At the end the new link is written, and one box above the part says which values of a link did not fit. If the
-    part fails, a sentence says so in its place, the traceback is logged, and the rest of the page goes on. Streamlit's
-    own ways to end or restart a run are not an `Exception`, and pass.
+    At the end, the new link is written, and one box above the part says which values of a link did not fit. If the
+    part fails, a message says so in its place, the traceback is logged, and the rest of the page goes on. What
+    Streamlit raises to end or restart a run is not an `Exception`, and passes through.
     """
     place = st.empty()
     is_outermost = not _INSIDE.get()
@@ -47,7 +47,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def fragment(show: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Like `st.fragment`: a part of the page that runs by itself when one of its widgets is used."""
+    """Like `st.fragment`: make a part of the page that runs on its own when one of its widgets is used."""
 
     @wraps(show)
     def shown(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -78,5 +78,5 @@ def _tell_of_failure(place: DeltaGenerator, name: str) -> None:
             icon=":material/error:",
         )
         st.button("Start this page again", on_click=state.start_again, key=f"start-again-{name}", type="primary")
-    with suppress(Exception):  # the sentence is there, whatever happens here
+    with suppress(Exception):  # the message stays, even if this fails
         state.share()

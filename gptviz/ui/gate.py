@@ -1,4 +1,4 @@
-"""A gate for what takes long: so many computations at once; the others wait, the cheap before the dear."""
+"""A gate for long computations: a limited number run at once; the others wait, cheap ones before expensive ones."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ _TELL_EVERY = 0.3  # seconds
 
 
 class BusyError(RuntimeError):
-    """As many computations wait already as may."""
+    """The largest allowed number of computations is already waiting."""
 
 
 @dataclass(eq=False)
@@ -25,19 +25,20 @@ class _Ticket:
 
 
 class Gate:
-    """Lets `at_once` sessions compute, one computation each, while `most_waiting` others wait.
+    """Let `at_once` sessions compute, one computation each, while up to `most_waiting` others wait.
 
-    The cheap (a first view) goes before the dear (an experiment), which also leaves one place to the cheap where
-    there are two or more. Of the cheap the smaller goes first; among equals, and of the dear, who came first.
+    Cheap computations (a first view) go before expensive ones (an experiment). If there are two or more places,
+    expensive computations also leave one free for cheap ones. Among cheap computations the smallest goes first; equal
+    ones, and expensive ones, go in order of arrival.
     """
 
     def __init__(self, at_once: int, most_waiting: int) -> None:
         self._at_once = at_once
         self._most_dear = max(1, at_once - 1)
-        self._most_waiting = most_waiting  # of the cheap, and as many of the dear
-        self._line: list[_Ticket] = []  # in order of arrival; those inside are in it
+        self._most_waiting = most_waiting  # cheap computations, and as many expensive ones
+        self._line: list[_Ticket] = []  # in order of arrival, including those inside
         self._lock = Lock()
-        self._thread = local()  # its `ticket`, while it is in a turn
+        self._thread = local()  # holds each thread's `ticket` while it is in a turn
 
     @contextmanager
     def turn(
@@ -45,8 +46,8 @@ class Gate:
     ) -> Iterator[None]:
         """Wait for a turn, and hold it while inside. A turn within a turn is part of the outer one.
 
-        During a wait `tell` hears now and then how many are ahead, and at its end 0; what `tell` raises ends the
-        wait. Raises `BusyError` where too many wait.
+        During a wait, `tell` is called regularly with the number of computations ahead, and at the end with 0. An
+        exception from `tell` ends the wait. Raises `BusyError` if too many computations wait.
         """
         if self._ticket is not None:
             yield
@@ -61,9 +62,9 @@ class Gate:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """Inside a turn, let others in for the length of this block; then wait for the next turn.
+        """Give up the turn for the length of this block, then wait for a new one.
 
-        Without a turn it does nothing. What the block raises ends the turn.
+        Without a turn, this does nothing. An exception in the block ends the turn.
         """
         ticket = self._ticket
         if ticket is None:
@@ -99,7 +100,7 @@ class Gate:
             self._admit()
 
     def _waiting(self) -> list[_Ticket]:
-        """Who waits, in the order of their turns. Of one session it is the latest only: Streamlit ends the others."""
+        """Return the waiting tickets in turn order, only the latest of each session: Streamlit ends the others."""
         latest = {ticket.session: ticket for ticket in self._line if not ticket.inside.is_set()}
         return sorted(latest.values(), key=lambda ticket: (ticket.dear, 0 if ticket.dear else ticket.size))
 

@@ -1,4 +1,4 @@
-"""What the person who starts the app allows: settings in the environment, for a demo that anybody may use."""
+"""Limits that whoever starts the app sets in environment variables, for a demo that is open to anyone."""
 
 import os
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ import gptviz
 
 
 class LimitsError(ValueError):
-    """A setting that cannot be read; the message says which, and what to change."""
+    """A limit that cannot be read; the message says which one, and what to change."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The settings as they are now. SECURITY.md has them as a table."""
+    """The current limits. SECURITY.md lists them in a table."""
 
-    text: int  # characters that are looked at
-    new_tokens: int  # that the model writes behind a text
-    computations: int  # at the same time
-    waiting: int  # computations that may wait for their turn
-    model_megabytes: int  # that loaded models take, with what is kept of their runs
-    models: frozenset[str]  # of the named ones; the bundled one always
+    text: int  # characters of a text; the rest is left out
+    new_tokens: int  # tokens that the model writes after a text
+    computations: int  # computations that run at the same time
+    waiting: int  # computations that may wait for a turn
+    model_megabytes: int  # memory for loaded models and the cached results of their runs
+    models: frozenset[str]  # named models that the app offers; always includes the bundled one
 
 
 def read() -> Limits:
-    """Read them. Raises `LimitsError`."""
+    """Read the limits from the environment. Raises `LimitsError`."""
     return Limits(
         text=_number("GPTVIZ_MAX_TEXT", 100_000),
         new_tokens=_number("GPTVIZ_MAX_NEW_TOKENS", 1024),

@@ -1,4 +1,4 @@
-"""How pages look: their style, and the chart colours of the browser's light or dark mode."""
+"""The look of the pages: their style, and the chart colours for the browser's light or dark mode."""
 
 import streamlit as st
 
@@ -7,14 +7,14 @@ from gptviz.ui.assets import asset
 
 
 def page_style() -> None:
-    """Change what differs from Streamlit's usual pages."""
+    """Apply the style that differs from Streamlit's default pages."""
     st.html(f"<style>{asset('page.css')}</style>")
 
 
 def follow_browser() -> None:
-    """Draw the page again when the browser changes to light or dark, or comes back to the server.
+    """Draw the page again when the browser switches to light or dark mode, or reconnects to the server.
 
-    It also lets Enter show a text.
+    It also makes Enter show the typed text.
     """
     component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
     drawn = st.context.theme.type or "light"
@@ -22,5 +22,5 @@ def follow_browser() -> None:
 
 
 def theme() -> Theme:
-    """The chart colours of the mode that the browser shows."""
+    """Return the chart colours for the browser's current mode."""
     return DARK if st.context.theme.type == "dark" else LIGHT

@@ -1,12 +1,12 @@
-"""Strings that a person or a file supplies, as Markdown that shows them as they are."""
+"""Strings from users or files, as Markdown that shows them unchanged."""
 
 import re
 
-_JOINER = "\u2060"  # takes no room, and does not join words
+_JOINER = "\u2060"  # invisible; takes no room, and does not join words
 
 
 def code(string: str) -> str:
-    """A token's string as Markdown code, whatever it holds."""
+    """Return a token's string as Markdown code, whatever characters it holds."""
     string = string.replace(":material/", f":{_JOINER}material/")  # Streamlit replaces it even in code
     fence = "`" * (string.count("`") + 1)
     pad = " " if "`" in string else ""
@@ -14,10 +14,10 @@ def code(string: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A sentence with names of files or tensors in it, as Markdown that shows it unchanged.
+    """Return a sentence that contains names of files or tensors as Markdown that shows it unchanged.
 
     Streamlit looks for shortcodes, addresses and arrows after it has removed the backslashes, and for list markers at
-    the beginning. An invisible character breaks them.
+    the beginning. An invisible character in each of them keeps Streamlit from recognising it.
     """
     text = re.sub(r"[\\`*_{}\[\]<>#~$&|]", r"\\\g<0>", " ".join(text.split()))
     breaks = r":(?=\S)|@|www(?=\.)|^(?=\W|\d)|(?<=\s)(?=\\?[<>~-])"

@@ -1,4 +1,4 @@
-"""The app's memory: what values take, and how the process gives back what it no longer needs."""
+"""The app's memory: how much values take, and how the process returns what it no longer needs."""
 
 import ctypes
 import dataclasses
@@ -12,24 +12,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_ARRAY_BYTES = 400  # what NumPy keeps beside the numbers, and torch where it made them
-# What pandas keeps beside the cells: of a table, and of each of its columns.
+_ARRAY_BYTES = 400  # NumPy's overhead for an array, including torch's if torch made it
+# pandas' overhead for a table, and for each of its columns.
 _TABLE_BYTES, _COLUMN_BYTES = 2_000, 2_300
-_TRIM_EVERY = 10.0  # seconds: it takes some milliseconds, and others wait for the heap meanwhile
-_trimmed = [0.0]  # when, by the clock that only goes on
-# malloc.h of glibc
+_TRIM_EVERY = 10.0  # seconds: other threads wait for the heap during a trim
+_trimmed = [0.0]  # the time of the last trim, by the monotonic clock
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 @cache
 def tune() -> None:
-    """Keep the process small, once and for all.
+    """Keep the process small. The first call does this for good; later calls do nothing.
 
-    Python looks for garbage when a quarter has been added to what it holds: as what the libraries made at their start
-    is left out from now on, it looks sooner, and is done sooner.
+    Python looks for garbage when the objects that it holds have grown by a quarter. The objects that the libraries made
+    at their start no longer count after this call, so Python looks sooner, and is done sooner.
 
-    Every run of a page is a new thread. With an arena of glibc's heap for each, what one thread frees does not serve
-    the next; and an array that lies in the heap keeps what was freed below it. So arenas are few, and arrays outside.
+    Every run of a page is a new thread. If each thread had its own arena of glibc's heap, the next thread could not use
+    the memory that it frees; and an array in the heap keeps the process from returning the memory that was freed below
+    it. So there are few arenas, and arrays lie outside the heap.
     """
     gc.freeze()
     libc = _glibc()
@@ -41,7 +42,7 @@ def tune() -> None:
 
 
 def trim() -> None:
-    """Give back to the system what is free in glibc's heap, now and then: call as often as you like."""
+    """Return the free memory in glibc's heap to the system now and then. Call this as often as you like."""
     libc = _glibc()
     if libc is not None and time.monotonic() - _trimmed[0] > _TRIM_EVERY:
         _trimmed[0] = time.monotonic()
@@ -57,10 +58,10 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def n_bytes(value: object) -> int:
-    """The memory of a value and of all that it holds; of a view, that of the whole array.
+    """Return the memory of a value and of everything that it holds, in bytes; for a view, that of the whole array.
 
-    What bounds itself, as a trace does, counts as its `max_bytes`. What others may share, as short strings, counts in
-    full. Raises `TypeError` for a type whose memory is not known: it would else count as nothing.
+    An object with a bound of its own, such as a trace, counts as its `max_bytes`. Objects that may be shared, such as
+    short strings, count in full. Raises `TypeError` for a type of unknown size, which would otherwise count as nothing.
     """
     match value:
         case np.ndarray():
@@ -90,6 +91,6 @@ def _array_bytes(array: np.ndarray[Any, Any]) -> int:
     owner: Any = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    if hasattr(owner.base, "untyped_storage"):  # a tensor's memory, of which the array may be a part
+    if hasattr(owner.base, "untyped_storage"):  # the whole tensor's memory; the array may be a part of it
         return int(owner.base.untyped_storage().nbytes())
     return int(owner.nbytes)

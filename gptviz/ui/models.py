@@ -1,4 +1,4 @@
-"""Loaded models, shared by all sessions, with the traces that they made; and downloads that go on in the background."""
+"""Loaded models and their traces, shared by all sessions, and downloads that run in the background."""
 
 import os
 import threading
@@ -32,12 +32,12 @@ from gptviz.ui.memory import n_bytes
 from gptviz.weights import split_options
 
 Value = TypeVar("Value")
-Result = TypeVar("Result")  # whatever `n_bytes` knows the memory of
+Result = TypeVar("Result")  # any type that `n_bytes` can measure
 
-OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of one's own models, as in PATH
+OWN_MODELS_VARIABLE = "GPTVIZ_MODELS"  # paths of the models of whoever starts the app, separated as in PATH
 _TRACE_BYTES = 400_000_000  # for the traces of one model
-_RESULT_BYTES = 50_000_000  # for what took long to work out from them
-_LOOK_EVERY = 0.3  # seconds between two looks at whether a wait is over
+_RESULT_BYTES = 50_000_000  # for the results computed from them
+_LOOK_EVERY = 0.3  # seconds between two checks whether a wait is over
 
 
 def _entry_bytes(key: Hashable, value: object) -> int:
@@ -45,12 +45,12 @@ def _entry_bytes(key: Hashable, value: object) -> int:
 
 
 def _trace_bytes(_key: Hashable, trace: Trace) -> int:
-    return trace.max_bytes  # its key is in it
+    return trace.max_bytes  # this includes the key
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An engine, and what it computed lately: everyone who looks at the same text shares one trace."""
+    """An engine and its recent results: everyone who looks at the same text shares one trace."""
 
     engine: gptviz.Engine
     traces: ByteCache[Trace] = field(default_factory=lambda: ByteCache(_TRACE_BYTES, _trace_bytes))
@@ -58,7 +58,7 @@ class LoadedModel:
 
     @property
     def max_bytes(self) -> int:
-        """The most memory that it comes to take: its weights, and what is kept of its runs."""
+        """The most memory that the model can take, in bytes: its weights, and what is kept of its runs."""
         return self.engine.n_bytes + self.traces.max_bytes + self._results.max_bytes
 
     @cached_property
@@ -67,16 +67,16 @@ class LoadedModel:
         return norms(self.engine.weights.w_e)
 
     def trace(self, tokens: Tokens, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
-        """The trace of these tokens, computed once; with the parts `off` at 0 or, `by_mean`, at their means."""
+        """Return the trace of these tokens, computed once; the parts `off` are at 0 or at their means (`by_mean`)."""
         means = self.trace(tokens) if off and by_mean else None
         key = (tokens.ids, off, by_mean) if off else tokens.ids
         make = partial(self.engine.run, tokens, off=off, means=means)
         return _once(self.traces, key, make, dear=bool(off), size=len(tokens) * self.engine.n_parameters)
 
     def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """`function(*arguments, **options)`, computed once for everybody who asks for the same (see `key_of`).
+        """Return `function(*arguments, **options)`, computed once for everybody who asks for the same (see `key_of`).
 
-        Experiments are dear: what others need for a first view is computed before them.
+        Experiments count as expensive: what others need for a first view is computed before them.
         """
         dear = function.__module__.startswith("gptviz.experiments")
         key = key_of(function, *arguments, **options)
@@ -84,12 +84,12 @@ class LoadedModel:
         return result
 
     def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
-        """What `computed` would give, or None if nobody has asked for it lately."""
+        """Return what `computed` would return, or None if nobody has asked for it lately."""
         result: Result | None = self._results.peek(key_of(function, *arguments, **options))
         return result
 
     def generate(self, tokens: Tokens, max_new_tokens: int, **how: Any) -> Iterator[gptviz.GeneratedToken]:
-        """As `Engine.generate`; every token waits for its turn."""
+        """Generate tokens like `Engine.generate`, each in its own turn."""
         written = self.engine.generate(tokens, max_new_tokens, **how)
         while True:
             with turn(dear=True):
@@ -100,7 +100,7 @@ class LoadedModel:
 
 
 def key_of(function: Callable[..., Any], *arguments: Any, **options: Any) -> Hashable:
-    """What tells one call from another: the function's name and its arguments, traces by what was run."""
+    """Return the key that identifies a call: the function's name and its arguments, a trace by what was run."""
     return function.__module__, function.__qualname__, *map(_key_of_argument, [*arguments, *sorted(options.items())])
 
 
@@ -123,9 +123,9 @@ def _key_of_argument(argument: Any) -> Hashable:
 def _once(
     cache: ByteCache[Value], key: Hashable, make: Callable[[], Value], *, dear: bool = False, size: int = 0
 ) -> Value:
-    """From the cache, or made in a turn.
+    """Return a value from the cache, or make it in a turn.
 
-    Who waits for a value that another makes has no turn in the meantime: the other may need it.
+    While a session waits for a value that another session makes, it gives up its turn, because the other may need it.
     """
 
     def make_in_turn() -> Value:
@@ -144,14 +144,14 @@ def _wait_outside(future: "Future[Value]") -> None:
 
 
 class _Sign:
-    """A sentence on the page for as long as one waits."""
+    """A sentence on the page, shown during a wait."""
 
     def __init__(self) -> None:
-        self._place: DeltaGenerator | None = None  # on the page only where one has to wait
+        self._place: DeltaGenerator | None = None  # on the page only if there is a wait
         self._said = ""
 
     def say(self, sentence: str) -> None:
-        """Show it. Ends a run that Streamlit wants to end, because the tab has closed or begun another."""
+        """Show a sentence. Ends a run that Streamlit wants to end, because the tab was closed or began another run."""
         context = get_script_run_ctx(suppress_warning=True)
         if context is not None:
             context.yield_check()
@@ -161,17 +161,17 @@ class _Sign:
             self._said = sentence
 
     def clear(self) -> None:
-        """Take it away."""
+        """Remove the sentence."""
         if self._place is not None:
             self._place.empty()
         self._said = ""
 
 
-# Not in Streamlit's caches: any visitor's browser can have these emptied, and with another gate the limits are void.
-_gates: dict[tuple[int, int], Gate] = {}  # by its two numbers, which stay the same but in tests
-_loaded: dict[int, ByteCache[LoadedModel]] = {}  # by its bytes, likewise
-_downloads: "dict[str, Download]" = {}  # by the model's name, the last one of each
-_lock = threading.Lock()  # for these three
+# These are not in Streamlit's caches: any visitor's browser can have those emptied, and a new gate voids the limits.
+_gates: dict[tuple[int, int], Gate] = {}  # by its two limits, which change only in tests
+_loaded: dict[int, ByteCache[LoadedModel]] = {}  # by its size in bytes, which changes only in tests
+_downloads: "dict[str, Download]" = {}  # by the model's name; only the latest download of each
+_lock = threading.Lock()  # guards these three
 _downloader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
 
 
@@ -190,9 +190,9 @@ def _models() -> ByteCache[LoadedModel]:
 
 @contextmanager
 def turn(*, dear: bool = False, size: int = 0) -> Iterator[None]:
-    """Do in here what takes long: only so many do at once, and the others see for whom they wait.
+    """Enclose a long computation: a limited number run at once, and the others see how many they wait for.
 
-    Where too many wait, or the memory is used up, a sentence says so and ends the page or fragment.
+    If too many wait, or the memory is used up, an error message ends the page or fragment.
     """
     sign = _Sign()
 
@@ -205,7 +205,7 @@ def turn(*, dear: bool = False, size: int = 0) -> Iterator[None]:
     try:
         with _gate().turn(_session(), tell, dear=dear, size=size):
             yield
-        memory.trim()  # what the computation needed, and what made room for its result
+        memory.trim()  # frees what the computation needed, and what made room for its result
     except BusyError:
         st.error(
             f"Too many people compute at this moment ({limits.read().waiting} wait already): reload the page in a "
@@ -214,7 +214,7 @@ def turn(*, dear: bool = False, size: int = 0) -> Iterator[None]:
         )
         st.stop()
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # as torch says it
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's wording
             raise
         st.error(
             "There is not enough memory for this text and model: take a shorter text, or a smaller model.",
@@ -229,11 +229,11 @@ def _session() -> Hashable:
 
 
 def loaded(name: str, n_heads: int = 0) -> LoadedModel:
-    """Load a model by the name under which the app offers it, once for all. Raises as `gptviz.load` does.
+    """Load a model by the name under which the app offers it, once for all sessions. Raises as `gptviz.load` does.
 
-    `n_heads` is for a checkpoint that does not say how many it has; 0 is the guess. The weights stay those in memory.
+    `n_heads` is for a checkpoint that does not say how many it has; 0 is the guess. The weights in memory are reused.
     """
-    if name not in names():  # whatever came by a link: it can be no path
+    if name not in names():  # checks a name from a link too, so it cannot be a path
         raise gptviz.WeightsError("There is no model of that name here: choose one of the list.")
     model = _once(_models(), name, lambda: _load(name))
     if not n_heads:
@@ -246,12 +246,12 @@ def _load(name: str) -> LoadedModel:
     if path is not None and not exists(Path(split_options(path)[0])):
         raise gptviz.WeightsError(f"{name} is no longer where it was when the app was started.")
     engine = gptviz.load(path or name, allow_download=False)
-    engine.name = name  # not the path: where files lie is not for everybody's eyes
+    engine.name = name  # not the path, because visitors must not see where files lie
     return _with_room(engine)
 
 
 def _with_room(engine: gptviz.Engine) -> LoadedModel:
-    """The engine with a cache that can hold its longest trace. Raises `TooLargeError` where it cannot be kept."""
+    """Return the engine with a cache that can hold its longest trace. Raises `TooLargeError` if it cannot be kept."""
     room = max(_TRACE_BYTES, largest_trace(engine.config))
     model = LoadedModel(engine, ByteCache(room, _trace_bytes))
     most = 1_000_000 * limits.read().model_megabytes
@@ -264,34 +264,35 @@ def _with_room(engine: gptviz.Engine) -> LoadedModel:
 
 
 def largest_trace(config: gptviz.GPTConfig) -> int:
-    """A bit more bytes than any trace takes of a deep model: one that is not kept is computed at every look.
+    """Return slightly more bytes than any trace of a deep model takes.
 
-    Most of it is the stream at the block borders, and 1.8 times as much for what is derived (see `gptviz.trace`).
+    A trace that does not fit into the cache would be computed again at every look. Most of a trace is the residual
+    stream at the block borders, and 1.8 times as much for what is derived from it (see `gptviz.trace`).
     """
     return 3 * 4 * (config["n_layers"] + 1) * config["context_length"] * config["emb_dim"]
 
 
 def untrained_twin(name: str, n_heads: int = 0) -> LoadedModel:
-    """A model of the same shape with random weights, made once for all. The number of heads is as in `loaded`."""
+    """Return a model of the same shape with random weights, made once for all sessions. `n_heads` is as in `loaded`."""
     make = lambda: _with_room(make_untrained_twin(loaded(name, n_heads).engine))  # noqa: E731
     return _once(_models(), ("untrained", name, n_heads), make, dear=True)
 
 
 def own_models() -> dict[str, str]:
-    """Models of the person who started the app: names (as in a link) -> paths, perhaps with options behind."""
+    """Return the models of whoever started the app: names (as in a link) -> paths, possibly followed by options."""
     paths = [part for part in os.environ.get(OWN_MODELS_VARIABLE, "").split(os.pathsep) if part]
     by_name = {Path(split_options(path)[0]).name: path for path in paths}
     return {name: path for name, path in by_name.items() if name not in gptviz.MODELS}
 
 
 def names() -> list[str]:
-    """All models that the app offers; no other can come from a link."""
+    """Return the names of all models that the app offers. A link can name no other."""
     allowed = limits.read().models
     return [*(name for name in gptviz.MODELS if name in allowed), *own_models()]
 
 
 def title(name: str) -> str:
-    """A model's name for people, with what it takes to get it."""
+    """Return a model's display name, with its size if it must be downloaded."""
     if name not in gptviz.MODELS:
         return f"{name} (yours)"
     model = gptviz.MODELS[name]
@@ -299,32 +300,32 @@ def title(name: str) -> str:
 
 
 def on_disk(name: str) -> bool:
-    """Whether the model can be loaded without a network."""
+    """Return whether the model can be loaded without a network."""
     model = gptviz.MODELS.get(name)
     return model is None or model.repo is None or hub.cached_folder(model.repo) is not None
 
 
 def remove_damaged(name: str) -> bool:
-    """Remove a downloaded model whose file is not what came from the hub; whether it was so."""
+    """Remove a downloaded model if its file differs from the hub's. Return whether it did."""
     model = gptviz.MODELS.get(name)
     return model is not None and model.repo is not None and hub.remove_damaged(model.repo)
 
 
 def gigabytes(n_bytes: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes as text, in gigabytes."""
     return f"{n_bytes / 1e9:.1f} GB"
 
 
 class Download:
-    """A download under way, whoever asked for it."""
+    """A download under way, shared by all who asked for it."""
 
     def __init__(self, repo: str) -> None:
-        """It begins at once, or after those before it."""
+        """Start at once, or after the downloads before it."""
         self.n_bytes = self.n_total = 0
         self.future: Future[Path] = _downloader.submit(hub.download, repo, self.report)
 
     def report(self, n_bytes: int, n_total: int) -> None:
-        """Called by the download as bytes come."""
+        """Record the progress. The download calls this as bytes arrive."""
         self.n_bytes, self.n_total = n_bytes, n_total
 
 
@@ -342,6 +343,6 @@ def download(name: str) -> Download:
 
 
 def download_under_way(name: str) -> bool:
-    """Whether this model is being downloaded now."""
+    """Return whether this model is being downloaded now."""
     with _lock:
         return name in _downloads and not _downloads[name].future.done()

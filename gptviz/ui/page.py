@@ -1,4 +1,4 @@
-"""The frame of a page: its heading, its view, and what it says where there is nothing to show."""
+"""The frame of a page: its heading, its view, and the messages for when there is nothing to show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ EXAMPLE = "The little dog ran to the river. The little dog"
 
 @dataclass(frozen=True)
 class About:
-    """What a page is."""
+    """The description of a page."""
 
     title: str  # in the menu
     heading: str
     explanation: str  # Markdown
-    shows_numbers: bool = True  # of the model's run: a broken model's are not shown
-    uses_text: bool = True  # the sidebar's; else the page has texts of its own
+    shows_numbers: bool = True  # from the model's run; a broken model's numbers are not shown
+    uses_text: bool = True  # from the sidebar; otherwise the page has its own texts
 
 
 def navigation(groups: Mapping[str, Sequence[ModuleType]]) -> StreamlitPage:
-    """Draw the menu, and give the page that the address names: the first module is the start page.
+    """Draw the menu and return the page that the address names. The first module is the start page.
 
     Each module has an `ABOUT` and a function `show(view)`.
     """
@@ -48,7 +48,7 @@ def navigation(groups: Mapping[str, Sequence[ModuleType]]) -> StreamlitPage:
 
 
 def open_page(name: str) -> None:
-    """Go to another page; the settings come along."""
+    """Go to another page and keep the settings."""
     st.switch_page(state.pages()[name])
 
 
@@ -61,7 +61,7 @@ def _show(module: ModuleType) -> None:
 
 
 def _begin(about: About) -> View:
-    """Draw the heading, and give the view. Ends the page where there is nothing to show."""
+    """Draw the heading and return the view. Ends the page if there is nothing to show."""
     st.title(about.heading)
     st.markdown(about.explanation)
     view = _view(about.uses_text)
@@ -75,16 +75,16 @@ def _begin(about: About) -> View:
 
 
 def stop_if_broken(trace: Trace) -> None:
-    """End the page if the model's own run of a text gave NaN or infinite numbers: they are not drawn as if fine.
+    """End the page if the model's own run of a text has NaN or infinite numbers, which must not be drawn as if valid.
 
-    A run with interventions is another matter: count its numbers with `not_finite` itself.
+    This is not for a run with interventions: count that run's broken numbers with `not_finite` instead.
     """
     if _tell_if_broken(trace):
         st.stop()
 
 
 def _tell_if_broken(trace: Trace) -> bool:
-    table = not_finite(trace)  # at every look: it takes no turn, and a result for each text would take memory
+    table = not_finite(trace)  # not cached: it needs no turn, and a result per text would take memory
     broken = table[table["broken"] > 0]
     if broken.empty:
         return False
@@ -113,7 +113,7 @@ def _view(uses_text: bool) -> View:
 
 
 def _tell_about_text(n_tokens: int, longest: int) -> None:
-    """Say what of the text is left out. Ends the page where there is no text."""
+    """Say which part of the text is left out. Ends the page if there is no text."""
     if state.too_long_for_link():
         st.caption("This text is too long for a link: the page's address leaves it out.")
     if state.text_left_out():

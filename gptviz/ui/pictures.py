@@ -1,4 +1,4 @@
-"""Pictures: charts that have a name, so that a page, a test, a link or an export can make one by its key."""
+"""Pictures: named charts, so that a page, a test, a link or an export can make one by its key."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gptviz.ui.view import View
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart function with its data, and one sentence on what it shows for those who cannot see it."""
+    """A chart function with its data, and a one-sentence description for people who cannot see the chart."""
 
     draw: Callable[..., go.Figure]  # takes `theme`
     alt: str
@@ -22,16 +22,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart of a page, under a name. Called with a view and the values of its settings, it gives a `Chart`."""
+    """A named chart of a page. Call it with a view and the values of its settings to make a `Chart`."""
 
     key: str
     title: str
-    settings: tuple[Setting[Any], ...]  # what it depends on, besides the text and the model
-    variants: tuple[str, ...]  # where a page shows it several times: what tells them apart, such as "before"
-    make: Callable[..., Chart | None]  # None where this text or model gives nothing to draw
+    settings: tuple[Setting[Any], ...]  # what it depends on, besides the text and model
+    variants: tuple[str, ...]  # names of its versions, such as "before", if a page shows several
+    make: Callable[..., Chart | None]  # returns None if this text or model has nothing to draw
 
     def __call__(self, view: View, **values: Any) -> Chart | None:
-        """The chart. `values` are the settings' by name, and `variant` where there are several."""
+        """Return the chart. `values` are the settings' values by name, and `variant` if there are several."""
         return self.make(view, **values)
 
 
@@ -41,7 +41,7 @@ PICTURES: dict[str, Picture] = {}  # by key; complete once all pages are importe
 def picture(
     key: str, title: str, *settings: Setting[Any], variants: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Chart | None]], Picture]:
-    """Register a function of a view and of `settings`, by name, as the picture `key`."""
+    """Register a function as the picture `key`. It takes a view, and the values of `settings` by name."""
 
     def register(make: Callable[..., Chart | None]) -> Picture:
         if key in PICTURES:
@@ -55,7 +55,7 @@ def picture(
 def show_picture(
     picture: Picture, view: View, *, variant: str = "", on_click: Callable[[], None] | None = None
 ) -> bool:
-    """Draw a picture as the settings say; with `on_click` its points can be clicked. Gives whether there is one."""
+    """Draw a picture with the current settings; `on_click` makes its points clickable. Return whether it was drawn."""
     values = {setting.name: setting.fitting(state.get(setting), view) for setting in picture.settings}
     chart = picture(view, **values, **({"variant": variant} if variant else {}))
     if chart is None:
@@ -74,7 +74,7 @@ def _draw(chart: Chart, key: str, on_click: Callable[[], None] | None) -> None:
     if on_click is None:
         st.plotly_chart(figure, theme=None, key=key, config=options, alt=chart.alt)
         return
-    # Streamlit would set these two after the first drawing, and draw again.
+    # Otherwise Streamlit sets these two after the first drawing, and draws the chart a second time.
     figure.layout.clickmode, figure.layout.dragmode = "event+select", "pan"
     st.plotly_chart(
         figure, theme=None, key=key, config=options, alt=chart.alt, on_select=on_click, selection_mode="points"

@@ -1,4 +1,4 @@
-"""What the app sets for its whole process. The library leaves a process as it finds it."""
+"""Process-wide set-up for the app. The library itself leaves a process as it finds it."""
 
 from functools import cache
 
@@ -10,8 +10,9 @@ from gptviz.ui import memory
 
 @cache
 def set_up() -> None:
-    """Call before the first page; later calls do nothing."""
-    # NumPy's products are small here. If every session had threads for them, these would wait for each other.
+    """Set up the process. Call this before the first page; later calls do nothing."""
+    # NumPy's matrix products are small here. If every session used several threads for them, the threads would wait for
+    # each other.
     threadpool_limits(1, user_api="blas")
     memory.tune()
-    pd.set_option("display.max_colwidth", None)  # pandas would cut longer strings off with dots
+    pd.set_option("display.max_colwidth", None)  # otherwise pandas truncates long strings with dots

@@ -1,4 +1,4 @@
-"""The app's server: Streamlit's, which does what the app's pages need and nothing else that a browser may ask for."""
+"""The app's server: Streamlit's own, limited to what the app's pages need of all that a browser may ask for."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web.server import server_util
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
-# Of the messages that Streamlit takes from any visitor, others run git, empty the caches of all sessions, make room for
+# Streamlit takes other messages from any visitor too. They run git, empty the caches of all sessions, make room for
 # uploads, or write files into the app's folder.
 MESSAGES = frozenset({"rerun_script", "stop_script", "app_heartbeat"})
 METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -28,9 +28,9 @@ _new_session_message = AppSession._create_new_session_message
 
 
 def restrict() -> None:
-    """Make Streamlit take no messages but `MESSAGES`, tell nobody where the script lies, and offer no installation.
+    """Make Streamlit take only `MESSAGES`, hide the path of the script, and not offer to install skills.
 
-    Call before the first connection: Streamlit has no settings for this.
+    Call this before the first connection. It replaces Streamlit's methods, because Streamlit has no settings for this.
     """
     AppSession.handle_backmsg = _handle_needed  # type: ignore[method-assign]
     AppSession._create_new_session_message = _discreet_message  # type: ignore[method-assign]
@@ -48,16 +48,18 @@ def _discreet_message(self: AppSession, *arguments: Any, **settings: Any) -> For
     message = _new_session_message(self, *arguments, **settings)
     session = message.new_session
     session.main_script_path = Path(session.main_script_path).name
-    session.initialize.recommend_skills_install = False  # the offer's button sends a message that is not taken
+    session.initialize.recommend_skills_install = False  # its button sends a message that is not taken
     return message
 
 
 def own_pages_only(app: ASGIApp) -> ASGIApp:
-    """Turn requests away that come under a host name which is not in `server.allowedHosts`, or from another site's
-    page, or that send something: the app has neither uploads nor forms.
+    """Refuse requests for a host name that is not allowed, from another site's page, or that send something.
 
-    Streamlit checks the host of web sockets alone; and to tell whether an origin is its own, it asks the network for
-    its own address, and all sessions wait for the answer.
+    The allowed host names are those in `server.allowedHosts`. Nothing needs to be sent, because the app has neither
+    uploads nor forms.
+
+    Streamlit checks only the host of web sockets. To tell whether an origin is its own, it asks the network for its own
+    address, and all sessions wait for the answer.
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +68,7 @@ def own_pages_only(app: ASGIApp) -> ASGIApp:
         elif scope["type"] == "http" and scope["method"] not in METHODS:
             await _NOTHING_SENT(scope, receive, send)
         elif scope["type"] == "websocket" and not _is_own_page(Headers(scope=scope)):
-            await send({"type": "websocket.close", "code": 1008})  # not accepted yet: the browser gets a 403
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted, so the browser gets a 403
         else:
             await app(scope, receive, send)
 

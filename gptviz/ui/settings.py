@@ -1,4 +1,4 @@
-"""The settings: what the user chooses, declared once, page by page. Each is a word in the page's address."""
+"""The user's settings, declared once, page by page. Each one is a query parameter in the page's address."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from gptviz.tokens import Tokens
 
 Value = TypeVar("Value")
 Number = TypeVar("Number", int, float)
-Bounds = tuple[Number, Number]  # the least and the largest value
+Bounds = tuple[Number, Number]  # the smallest and the largest value
 
 
 class Shown(Protocol):
-    """What a setting must fit: the model and the text of a view."""
+    """The model and the text of a view, which a setting must fit."""
 
     @property
     def config(self) -> GPTConfig:
@@ -29,11 +29,11 @@ class Shown(Protocol):
 
 @dataclass(frozen=True)
 class Kind(Generic[Value]):
-    """A type of value: how to read it from a link, how to write it there, and what counts as one."""
+    """A type of value: how to read it from a link, how to write it there, and how to check it."""
 
     read: Callable[[str], Value]  # raises ValueError
     write: Callable[[Value], str]
-    takes: Callable[[Any], bool]  # anything a link or a browser may send
+    takes: Callable[[Any], bool]  # whether a value is of this kind; a link or a browser may send anything
 
 
 def _unchanged(value: Value, _shown: Shown) -> Value:
@@ -47,11 +47,11 @@ class Setting(Generic[Value]):
     name: str  # in the address
     default: Value
     kind: Kind[Value]
-    bounds: Callable[[Shown], tuple[Any, Any]] | None = None  # of a number, where they depend on nothing else
-    fit: Callable[[Value, Shown], Value] = _unchanged  # the nearest value for a text and model
+    bounds: Callable[[Shown], tuple[Any, Any]] | None = None  # of a number, if they depend only on the model and text
+    fit: Callable[[Value, Shown], Value] = _unchanged  # returns the nearest value that fits
 
     def fitting(self, value: Value, shown: Shown) -> Value:
-        """The value nearest to `value` that this text and model allow."""
+        """Return the value nearest to `value` that this text and model allow."""
         if self.bounds is not None:
             low, high = self.bounds(shown)
             return min(max(value, low), high)
@@ -72,7 +72,7 @@ def _ids(word: str) -> tuple[int, ...]:
 
 
 def join(numbers: Iterable[int]) -> str:
-    """Numbers as a link has them."""
+    """Return the numbers as a link holds them."""
     return "-".join(str(number) for number in numbers)
 
 
@@ -92,7 +92,7 @@ def _is_part(word: Any) -> bool:
 
 
 def _are_whole(values: Iterable[Any]) -> bool:
-    return all(type(value) is int for value in values)  # True and False are of another type
+    return all(type(value) is int for value in values)  # excludes True and False, which are `int`s too
 
 
 STRING = Kind[str](str, str, lambda value: isinstance(value, str))
@@ -110,7 +110,7 @@ PARTS = Kind[list[str]](_parts, "-".join, lambda value: isinstance(value, list) 
 
 
 def _choice(name: str, default: StrEnum) -> Setting[str]:
-    """A setting that is a member of an enumeration; in the address and in the session it is the member's word."""
+    """Return a setting that is a member of an enumeration; the address and the session hold the member's string."""
     words = {str(member) for member in type(default)}
     fit = lambda word, _: word if word in words else str(default)  # noqa: E731
     return Setting(name, str(default), STRING, fit=fit)
@@ -128,7 +128,7 @@ def _last_head(shown: Shown) -> Bounds[int]:
 
 
 def _position(value: int, shown: Shown) -> int:
-    """Counted from the start."""
+    """Return the nearest position in the text, counted from the start."""
     n_tokens = len(shown.tokens)
     return min(max(value + n_tokens if value < 0 else value, 0), n_tokens - 1)
 
@@ -136,15 +136,15 @@ def _position(value: int, shown: Shown) -> int:
 TEXT = Setting("text", "Once upon a time there was a little dog. The little dog", STRING)
 MODEL = Setting("model", "story-gpt", STRING)
 BOS = Setting("bos", False, SWITCH)
-N_HEADS = Setting("n_heads", 0, WHOLE)  # of a model whose file does not say; 0: the guess
+N_HEADS = Setting("n_heads", 0, WHOLE)  # for a model whose file does not say; 0: the guess
 LAYER = Setting("layer", 2, WHOLE, _last_layer)  # L2H5 is story-gpt's clearest previous-token head
 HEAD = Setting("head", 5, WHOLE, _last_head)
-TOKEN = Setting("token", -1, WHOLE, fit=_position)  # a position; -1 is the last one, also when the text grows
+TOKEN = Setting("token", -1, WHOLE, fit=_position)  # a position; -1 is the last one, even when the text grows
 TARGET = Setting("target", "", STRING)  # a token whose logit or probability is explained; empty: the most probable
 
 
 class Replacement(StrEnum):
-    """What takes the place of a part that is switched off."""
+    """What replaces a part that is switched off."""
 
     ZERO = "zero"
     MEAN = "mean"
@@ -166,7 +166,7 @@ WORD = Setting("word", 0, WHOLE)
 
 
 class Embedding(StrEnum):
-    """Which vectors, by the name of their activation."""
+    """The embeddings, by the names of their activations."""
 
     TOKEN = "embed"
     POSITIONAL = "pos_embed"
@@ -182,7 +182,7 @@ DIMENSIONS: Setting[list[int]] = Setting("dimensions", [0, 1, 2, 3], NUMBERS)
 
 
 class AttentionView(StrEnum):
-    """How much of the attention is on the page."""
+    """The views of the attention page."""
 
     ONE = "one"
     ALL = "all"
@@ -201,7 +201,7 @@ class Reading(StrEnum):
 
 
 class HeadScore(StrEnum):
-    """What heads are scored by, under the names of the columns of `all_head_scores`."""
+    """The scores of heads, named like the columns of `all_head_scores`."""
 
     PREVIOUS_TOKEN = "previous_token"
     CURRENT_TOKEN = "current_token"
@@ -251,7 +251,7 @@ NEURON = Setting("neuron", 0, WHOLE, lambda shown: (0, 4 * shown.config["emb_dim
 
 
 class Patched(StrEnum):
-    """Which activation is patched."""
+    """The activations that can be patched."""
 
     STREAM = "resid_pre"
     ATTENTION = "attn_out"
@@ -268,14 +268,14 @@ PATCHED = _choice("patched", Patched.STREAM)
 # --- Compare -----------------------------------------------------------------------------------
 
 OTHER_TEXT = Setting("other_text", "Once upon a time there was a little cat. The little cat", STRING)
-SAME_TEXT = Setting("same_text", False, SWITCH)  # on both sides
+SAME_TEXT = Setting("same_text", False, SWITCH)  # whether both sides have the same text
 OTHER_MODEL = Setting("other_model", "", STRING)  # empty: the same model
 
 # --- Dropout -----------------------------------------------------------------------------------
 
 
 class DropoutPlace(StrEnum):
-    """Where the course's model drops."""
+    """The places where the course's model applies dropout."""
 
     EMBEDDING = "embedding"
     ATTENTION = "attention"
@@ -292,7 +292,7 @@ DROPPED: Setting[list[str]] = Setting("dropped", [str(place) for place in Dropou
 
 
 class ParameterGroup(StrEnum):
-    """A block's parameters of one kind, by the course's name."""
+    """The groups of a block's parameters, by the course's names."""
 
     ATTENTION = "att"
     FEED_FORWARD = "ff"
@@ -301,7 +301,7 @@ class ParameterGroup(StrEnum):
 
 
 class AttributionMethod(StrEnum):
-    """How a prediction is shared out among the text's tokens."""
+    """The methods to attribute a prediction to the text's tokens."""
 
     INTEGRATED = "integrated"
     TIMES_INPUT = "times_input"

@@ -1,4 +1,4 @@
-"""The sidebar: the text, the model and the switch for `<|endoftext|>`; and the way to a model that is not here yet."""
+"""The sidebar: the text, the model, the `<|endoftext|>` switch, and the download of a model that is not here yet."""
 
 import time
 from functools import partial
@@ -51,13 +51,13 @@ def controls() -> None:
 
 
 def _forget_model() -> None:
-    """What was chosen for the last model, and what it wrote, does not belong to the next one."""
+    """Reset what belongs to the previous model: its number of heads, and the continuation that it wrote."""
     state.put(settings.CONTINUATION, ())
     state.put(settings.N_HEADS, settings.N_HEADS.default)
 
 
 def choose_heads(model: LoadedModel) -> int:
-    """Pick the number of heads of a model whose file does not say; 0 is the guess."""
+    """Let the user pick the number of heads if the model's file does not say. Return it; 0 is the guess."""
     if not model.engine.n_heads_guessed:
         state.put(settings.N_HEADS, settings.N_HEADS.default)
         return 0
@@ -74,7 +74,7 @@ def choose_heads(model: LoadedModel) -> int:
 
 
 def chosen_model() -> LoadedModel:
-    """The chosen model, or the one in use while the chosen one is not on this machine or fails."""
+    """Return the chosen model, or the model in use while the chosen one is not on this machine or fails to load."""
     wanted = state.get(settings.MODEL)
     if models.on_disk(wanted):
         try:
@@ -88,7 +88,7 @@ def chosen_model() -> LoadedModel:
             if not isinstance(error, TooLargeError) and models.remove_damaged(wanted):
                 st.warning("The file was damaged on this machine, and was removed.", icon=":material/delete:")
                 _offer_download(wanted)
-            if wanted == state.model_in_use():  # it was loaded before, and no longer can be
+            if wanted == state.model_in_use():  # it was loaded before, but no longer can be
                 st.stop()
             st.caption(f"{plain(models.title(state.model_in_use()))} stays in use.")
     else:

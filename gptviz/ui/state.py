@@ -1,11 +1,11 @@
-"""The store of the settings: kept from page to page, and in the address, so that a copied link opens the same view.
+"""The store of the settings: they stay from page to page, and in the address, so a copied link opens the same view.
 
-The only place that touches Streamlit's session state and query parameters. A widget shows a setting, and what the
-widget sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
+This is the only module that touches Streamlit's session state and query parameters. A widget shows a setting, and what
+the widget sends is checked before it becomes the setting (see `gptviz.ui.widgets`).
 
-Streamlit's own `bind="query-params"` is not used. It drops a value that it cannot read without a word, where ours
-says which value is nearest; it identifies an option by its label, which for a token changes with the text; and its
-links hold only what the open page draws, where ours hold every setting.
+Streamlit's own `bind="query-params"` is not used. It silently drops a value that it cannot read, while this store tells
+the user which value is nearest. It identifies an option by its label, which for a token changes with the text. And its
+links hold only what the open page draws, while the links of this store hold every setting.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
@@ -22,7 +22,7 @@ from gptviz.ui import limits
 from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, TEXT, TOKEN, Setting, join
 
 Value = TypeVar("Value")
-MAX_URL_CHARACTERS = 6000  # of one setting, percent-encoded: browsers and servers cut longer addresses
+MAX_URL_CHARACTERS = 6000  # per setting, percent-encoded: browsers and servers cut off longer addresses
 KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
 
 _SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
@@ -31,12 +31,12 @@ _DRAWN, _KEYS = "_drawn", "_keys"
 
 
 def start() -> None:
-    """Call first in every run: a new session takes its settings from the URL."""
+    """Set up the session. Call this first in every run: a new session takes its settings from the URL."""
     if _SETTINGS in st.session_state:
         _forget_old_widgets()
         return
     st.session_state[_NOTICES] = []
-    st.session_state[_UNCHECKED] = set(st.query_params)  # what came by a link may not fit
+    st.session_state[_UNCHECKED] = set(st.query_params)  # values from a link may not fit
     st.session_state[_DRAWN] = set()
     st.session_state[_KEYS] = {}
     st.session_state[_LEFT_OUT] = 0
@@ -44,7 +44,7 @@ def start() -> None:
 
 
 def start_again() -> None:
-    """Put all settings back but the text and the model, and run the whole page. For a button."""
+    """Reset all settings except the text and the model, and run the whole page. The callback of a button."""
     for setting in SETTINGS:
         if setting not in KEPT_AT_A_NEW_START:
             put(setting, setting.default)
@@ -54,17 +54,18 @@ def start_again() -> None:
 
 
 def _forget_old_widgets() -> None:
-    """Forget the widgets that the last run no longer had. Call before a run draws any.
+    """Forget the widgets that the last run no longer drew. Call this before a run draws any.
 
-    Streamlit drops their values, but keeps their callbacks until the tab is closed; and to Streamlit a chart with other
-    data is another widget. A callback keeps its page's run in memory, so a tab would grow with every edit.
+    Streamlit drops their values, but keeps their callbacks until the tab is closed; and it treats a chart with
+    different data as a different widget. A callback keeps its page's run in memory, so a tab would grow with every
+    edit.
     """
     context = get_script_run_ctx()
     if context is None:
         return
-    with suppress(AttributeError):  # private: where another Streamlit has none of these, there is nothing to do here
+    with suppress(AttributeError):  # these names are private: a Streamlit version without them needs nothing done
         session: Any = context.session_state
-        while hasattr(session, "_state"):  # it is wrapped, under AppTest twice
+        while hasattr(session, "_state"):  # the session is wrapped, and under AppTest twice
             session = session._state
         current, ids = session._new_widget_state, session._key_id_mapper.id_key_mapping
         for id in set(current.widget_metadata) - set(current.states) - set(session._old_state):
@@ -87,19 +88,21 @@ def _from_url(setting: Setting[Value]) -> Value:
 
 
 def get(setting: Setting[Value]) -> Value:
-    """The setting's value now; of a text, as much as the app takes."""
+    """Return the setting's current value; a text is cut to the length that the app takes."""
     value: Value = st.session_state[_SETTINGS][setting.name]
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
 
 
 def values(settings: Iterable[Setting[Any]]) -> tuple[Any, ...]:
-    """The values of several settings, in their order."""
+    """Return the values of several settings, in the same order."""
     return tuple(get(setting) for setting in settings)
 
 
 def put(setting: Setting[Value], value: Value) -> None:
-    """Set it; of a text, keep as much as the app takes. A value that the setting does not take changes nothing: a
-    browser may send anything."""
+    """Set a setting; a text is cut to the length that the app takes.
+
+    An invalid value changes nothing, because a browser may send anything.
+    """
     if not setting.kind.takes(value):
         return
     if setting is TEXT:
@@ -108,13 +111,13 @@ def put(setting: Setting[Value], value: Value) -> None:
 
 
 def text_left_out() -> int:
-    """How many characters of the text are more than the app takes."""
+    """Return the number of characters of the text beyond what the app takes."""
     left_out: int = st.session_state[_LEFT_OUT]
     return left_out + max(0, len(st.session_state[_SETTINGS][TEXT.name]) - limits.read().text)
 
 
 def within(setting: Setting[Any], low: float, high: float) -> Any:
-    """Bring a number into the range that this text and model have, before its widget is drawn."""
+    """Clamp a number to the range that this text and model allow, before its widget is drawn. Return it."""
     value = get(setting)
     fitting = min(max(value, low), high)
     _tell_if_changed(setting, value, fitting)
@@ -123,7 +126,7 @@ def within(setting: Setting[Any], low: float, high: float) -> Any:
 
 
 def chosen_position(n_tokens: int) -> int:
-    """The chosen token's position in a text of `n_tokens`."""
+    """Return the chosen token's position in a text of `n_tokens`."""
     value = get(TOKEN)
     wanted = value + n_tokens if value < 0 else value
     fitting = min(max(wanted, 0), n_tokens - 1)
@@ -132,13 +135,13 @@ def chosen_position(n_tokens: int) -> int:
 
 
 def choose_position(position: int, n_tokens: int) -> None:
-    """Choose a token of those that the text has. The last one stays the last when the text grows."""
+    """Choose a token, if the text has this position. The last one stays the last one when the text grows."""
     if type(position) is int and 0 <= position < n_tokens:
         put(TOKEN, TOKEN.default if position == n_tokens - 1 else position)
 
 
 def several_of(setting: Setting[list[int]], n_options: int, most: int) -> list[int]:
-    """Make sure that the setting has `most` numbers below `n_options` at most, before its widget is drawn."""
+    """Limit the setting to at most `most` numbers below `n_options`, before its widget is drawn. Return it."""
     value = get(setting)
     fitting = [number for number in dict.fromkeys(value) if number < n_options][:most]
     _tell_if_changed(setting, join(value), join(fitting) or "none of these")
@@ -147,7 +150,7 @@ def several_of(setting: Setting[list[int]], n_options: int, most: int) -> list[i
 
 
 def continuation(vocab_size: int) -> tuple[int, ...]:
-    """The ids that the model went on with; a link's are dropped where the model has no such tokens."""
+    """Return the ids of the model's continuation. A link's are dropped if the model does not know all these tokens."""
     ids = get(CONTINUATION)
     most = limits.read().new_tokens
     if len(ids) > most:
@@ -161,18 +164,18 @@ def continuation(vocab_size: int) -> tuple[int, ...]:
 
 
 def write(n_tokens: int, *, behind: tuple[int, ...]) -> None:
-    """Let the model write so many tokens behind the text with these ids, over several runs of the page."""
+    """Let the model write `n_tokens` tokens after the text with the ids `behind`, over several runs of the page."""
     st.session_state[_TO_WRITE] = behind, n_tokens
 
 
 def to_write(behind: tuple[int, ...]) -> int:
-    """How many tokens the model is still to write behind this text."""
+    """Return how many tokens the model still has to write after the text with the ids `behind`."""
     text, n_tokens = st.session_state.get(_TO_WRITE, ((), 0))
     return n_tokens if text == behind else 0
 
 
 def parts_off(config: GPTConfig) -> tuple[Part, ...]:
-    """The parts that are switched off, as far as a model of this shape has them."""
+    """Return the parts that are switched off, limited to those that a model of this shape has."""
     words = get(OFF)
     parts = tuple(map(Part.parse, words))
     here = tuple(part for part in parts if part.is_in(config))
@@ -199,7 +202,7 @@ def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
 
 
 def some_of(setting: Setting[list[str]], options: list[str]) -> list[str]:
-    """Make sure that the setting holds none but `options`, before its widget is drawn."""
+    """Limit the setting to `options`, before its widget is drawn. Return it."""
     chosen = get(setting)
     if not set(chosen) <= set(options):
         _notice(f"The link's {setting.name} has names that are unknown here, so they are left out.")
@@ -208,7 +211,7 @@ def some_of(setting: Setting[list[str]], options: list[str]) -> list[str]:
 
 
 def one_of(setting: Setting[Value], options: list[Value]) -> Value:
-    """Make sure that the setting is one of `options`, before its widget is drawn; else it is the default."""
+    """Reset the setting to its default if it is not one of `options`, before its widget is drawn. Return it."""
     if get(setting) not in options:
         _notice(f"There is no {setting.name} of that name here, so the usual one is shown.")
         put(setting, setting.default)
@@ -216,7 +219,7 @@ def one_of(setting: Setting[Value], options: list[Value]) -> Value:
 
 
 def share() -> None:
-    """Write what differs from the start into the URL."""
+    """Write the settings that differ from their defaults into the URL."""
     values = [(setting, get(setting)) for setting in SETTINGS]
     wanted = {setting.name: setting.kind.write(value) for setting, value in values if value != setting.default}
     wanted = {name: word for name, word in wanted.items() if len(quote(word)) <= MAX_URL_CHARACTERS}
@@ -225,12 +228,12 @@ def share() -> None:
 
 
 def too_long_for_link() -> bool:
-    """Whether the text does not fit into a link."""
+    """Return whether the text is too long for a link."""
     return len(quote(get(TEXT), errors="replace")) > MAX_URL_CHARACTERS
 
 
 def model_in_use() -> str:
-    """The last model that could be loaded: it stays in use while another is fetched, or fails."""
+    """Return the last model that could be loaded. It stays in use while another is downloaded, or fails to load."""
     name: str = st.session_state.get(_MODEL_IN_USE, MODEL.default)
     return name
 
@@ -241,7 +244,7 @@ def use_model(name: str) -> None:
 
 
 def take_notices() -> list[str]:
-    """Sentences for the person that gathered since the last call."""
+    """Return the messages for the user since the last call, and clear them."""
     notices: list[str] = st.session_state[_NOTICES]
     st.session_state[_NOTICES] = []
     return notices
@@ -252,40 +255,39 @@ def _notice(sentence: str) -> None:
 
 
 def stop(work: Hashable) -> None:
-    """Do no more of this work, which goes on in portions, until it is asked for again."""
+    """Stop this work, which runs in portions, until the user resumes it."""
     st.session_state[_STOPPED] = work
 
 
 def go_on() -> None:
-    """Take up what was stopped."""
+    """Resume the stopped work."""
     st.session_state[_STOPPED] = None
 
 
 def is_stopped(work: Hashable) -> bool:
-    """Whether this very work was stopped."""
+    """Return whether this particular work was stopped."""
     return bool(st.session_state.get(_STOPPED) == work)
 
 
 def clicked(chart_key: str) -> Any:
-    """The customdata of the point that was clicked in this chart, or None."""
+    """Return the customdata of the point that was clicked in this chart, or None."""
     points = st.session_state[chart_key]["selection"]["points"]
     return points[0].get("customdata") if points else None
 
 
 def clicked_again(chart_key: str) -> Any:
-    """As `clicked`, where a second click on the same point counts too: the browser takes it as one that unchooses."""
+    """Like `clicked`, but a second click on the same point counts too: the browser treats it as a deselection."""
     last = f"_last {chart_key}"
     st.session_state[last] = clicked(chart_key) or st.session_state.get(last)
     return st.session_state[last]
 
 
 def tell(key: str, value: Any) -> tuple[bool, bool]:
-    """Before a widget is drawn, let it show this value; gives whether it is drawn for the first time in this session,
-    and whether it had to be told.
+    """Before a widget is drawn, make it show a value. Return whether it is new in this session and whether it was told.
 
-    It is told only where it shows another one. What a browser is told it takes for newer than what it has, so a key
-    pressed meanwhile would be lost. The first time, Streamlit does not know yet what the browser shows: after a restart
-    of the server it may be newer than the link.
+    A widget is told a value only if it shows a different one. The browser treats a value from the server as newer than
+    its own, so a key pressed in the meantime would be lost. A new widget is not told: Streamlit does not know yet what
+    the browser shows, which may be newer than the link after a restart of the server.
     """
     is_new = key not in st.session_state[_DRAWN]
     st.session_state[_DRAWN].add(key)
@@ -296,10 +298,10 @@ def tell(key: str, value: Any) -> tuple[bool, bool]:
 
 
 def key_for(key: str, options: Hashable) -> str:
-    """The key of a widget whose options depend on the text: another one when they have changed.
+    """Return the key of a widget whose options depend on the text: a different key after the options have changed.
 
-    A browser sends the chosen option's label. One of the text before may be one of this text's too, and would be taken
-    for a choice; under the other key it is not.
+    A browser sends the chosen option's label. A label of the previous text may also be a label of this text, and would
+    be taken for a choice; under a different key it is not.
     """
     made_of = hash(options)
     last, name = st.session_state[_KEYS].get(key, (made_of, key))
@@ -310,16 +312,16 @@ def key_for(key: str, options: Hashable) -> str:
 
 
 def set_pages(pages: Mapping[str, Any]) -> None:
-    """Remember the pages, by name, for links from one to another."""
+    """Remember the pages by name, for links between them."""
     st.session_state[_PAGES] = pages
 
 
 def pages() -> Mapping[str, Any]:
-    """The app's pages, by name."""
+    """Return the app's pages by name."""
     known: Mapping[str, Any] = st.session_state[_PAGES]
     return known
 
 
 def recall(key: str) -> Any:
-    """The value of a widget, in its callback."""
+    """Return the value of a widget. For use in its callback."""
     return st.session_state[key]

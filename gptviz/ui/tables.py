@@ -8,10 +8,10 @@ import streamlit as st
 
 
 def tables(titled: Mapping[str, pd.DataFrame], token: str = "") -> None:
-    """A few short tables beside each other, each under a title, in which {} stands for the token.
+    """Draw a few short tables side by side, each under a title in which {} stands for the token.
 
-    They are one piece of HTML, which a browser draws at once. `st.dataframe` draws on a canvas and takes as long as a
-    chart: use it for tables that are long, or that people sort and search.
+    The tables are one piece of HTML, which a browser draws at once. `st.dataframe` draws on a canvas and takes as long
+    as a chart: use it for tables that are long, or that users sort and search.
     """
     st.html(_tables(titled, token))
 
@@ -26,7 +26,7 @@ def _tables(titled: Mapping[str, pd.DataFrame], token: str) -> str:
 
 
 def verdict(passed: bool, sentence: str) -> None:
-    """What a check found, as a green or a red badge."""
+    """Show the result of a check as a green or red badge."""
     if passed:
         st.badge(sentence, icon=":material/check_circle:", color="green")
     else:

@@ -1,4 +1,4 @@
-"""What a page shows: a model and a text, the trace that they lead to, and what is computed from it."""
+"""The view that a page shows: a model and a text, their trace, and the results computed from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Result = TypeVar("Result")
 class View:
     """A model and a text's tokens.
 
-    It holds the model's name and no trace. Streamlit keeps a fragment's arguments for as long as its tab is open, and
-    would keep whatever they hold in memory.
+    It holds the model's name but no trace. Streamlit keeps a fragment's arguments as long as its tab is open, and would
+    keep everything that they hold in memory.
     """
 
     model_name: str
     tokens: Tokens
-    n_heads: int = 0  # if the model's file does not say, and another number than the guess was chosen
-    is_untrained: bool = False  # the model's untrained twin: the same shape, random weights
+    n_heads: int = 0  # the user's choice, if the model's file does not say; 0: no choice
+    is_untrained: bool = False  # whether it is the model's untrained twin: same shape, random weights
 
     @property
     def model(self) -> LoadedModel:
-        """The model, loaded again if it was dropped."""
+        """The model, loaded again if it was dropped from memory."""
         load = models.untrained_twin if self.is_untrained else models.loaded
         return load(self.model_name, self.n_heads)
 
@@ -48,29 +48,30 @@ class View:
 
     @property
     def strings(self) -> tuple[str, ...]:
-        """The tokens as they are shown."""
+        """The tokens as shown on the page."""
         return self.tokens.strings
 
     def trace(self, off: tuple[Part, ...] = (), *, by_mean: bool = False) -> Trace:
-        """The run of these tokens, with the parts `off` switched off."""
+        """Return the trace of these tokens, with the parts `off` set to 0 or to their means (`by_mean`)."""
         model = self.model
         known = None if off else model.traces.peek(self.tokens.ids)
-        if known is not None:  # a spinner costs a browser time even if nobody sees it
+        if known is not None:  # a spinner costs browser time even if nobody sees it
             return known
         with st.spinner(f"Running {len(self.tokens):,} tokens through the model…"):
             return model.trace(self.tokens, off, by_mean=by_mean)
 
     def computed(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-        """`function(*arguments, **options)`, computed once for everybody who asks for the same.
+        """Return `function(*arguments, **options)`, computed once for everybody who asks for the same.
 
-        The function must be a module's own, and its arguments traces, tokens, or values that can be compared.
+        The function must be defined at module level, and its arguments must be traces, tokens, or values that can be
+        compared.
         """
         return self.model.computed(function, *arguments, **options)
 
     def known(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result | None:
-        """What `computed` would give, or None if nobody has asked for it lately."""
+        """Return what `computed` would return, or None if nobody has asked for it lately."""
         return self.model.known(function, *arguments, **options)
 
     def run_portions(self, function: Callable[..., Result], portions: Sequence[tuple[Any, ...]]) -> list[Result]:
-        """An experiment's portions, each computed in a turn of its own: see `gptviz.experiments.portions`."""
+        """Run an experiment's portions, each in its own turn: see `gptviz.experiments.portions`."""
         return [self.computed(function, *portion) for portion in portions]

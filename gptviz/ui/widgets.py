@@ -1,7 +1,7 @@
-"""Widgets, each bound to a setting: it shows the setting, and what a person does with it becomes the setting's value.
+"""Widgets, each bound to a setting: it shows the setting, and what the user enters becomes the setting's value.
 
-Data goes one way. What the browser sends is checked against the setting and against what the widget offers, and then
-becomes the setting; the widget is drawn with the setting.
+Data flows one way. What the browser sends is checked against the setting and against the widget's options, and then
+becomes the setting; the widget is drawn from the setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +25,13 @@ A_TOKEN = "A token, with its space if it has one; of a longer word the first tok
 def _bound(
     draw: Callable[..., Any], key: str, value: Any, starts_with: dict[str, Any], keep: Callable[[Any], object]
 ) -> None:
-    """Draw a widget that shows `value`, and call `keep` with what a person makes of it.
+    """Draw a widget that shows `value`, and call `keep` with what the user enters.
 
-    `starts_with` is how this kind of widget is told where it begins. `keep` checks what it is given.
+    `starts_with` is the argument for the initial value of this kind of widget. `keep` must check the value it gets.
     """
     is_new, is_told = state.tell(key, value)
     shown = draw(key=key, on_change=lambda: keep(state.recall(key)), **({} if is_told else starts_with))
-    if is_new and shown != value:  # the browser had this page before this session began, and knows better
+    if is_new and shown != value:  # the browser had this page before this session began, so its value is newer
         keep(shown)
         st.rerun()
 
@@ -72,7 +72,7 @@ def _put_within(setting: Setting[Any], value: Any, low: float, high: float) -> N
 
 
 def position(place: DeltaGenerator, strings: Sequence[str], label: str = "Token", *, key: str = "position") -> int:
-    """Choose one of the text's positions. Where a page has two of these, the second needs a `key` of its own."""
+    """Choose one of the text's positions. If a page has two of these widgets, the second needs its own `key`."""
     n_tokens = len(strings)
     chosen = state.chosen_position(n_tokens)
     draw = partial(
@@ -102,7 +102,7 @@ def selectbox(
     then: Callable[[], None] | None = None,
     **how: Any,
 ) -> Value:
-    """A list to choose one of; `then` is called after a choice. `how` is Streamlit's."""
+    """A list to choose one option from. `then` is called after a choice, and `how` goes to Streamlit."""
     value = state.one_of(setting, list(options))
     draw = partial(place.selectbox, label, options, **how)
     keep = partial(_put_one_of, setting, options, then)
@@ -111,9 +111,9 @@ def selectbox(
 
 
 def choice(draw: Callable[..., Any], setting: Setting[str], label: str, names: Mapping[Any, str], **how: Any) -> str:
-    """One of a few, all in sight, under their names.
+    """A choice between a few options, all visible, each under its name.
 
-    `draw` is `st.segmented_control` or `st.pills`, and `how` is for it.
+    `draw` is `st.segmented_control` or `st.pills`, and `how` goes to it.
     """
     value = state.one_of(setting, list(names))
     keep = partial(_put_one_of, setting, list(names), None)
@@ -134,7 +134,7 @@ def _put_one_of(
 def several(
     draw: Callable[..., Any], setting: Setting[list[Value]], label: str, options: Sequence[Value], **how: Any
 ) -> list[Value]:
-    """Several of the options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
+    """A choice of several options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
     value = state.get(setting)
 
     def keep(chosen: Any) -> None:
@@ -148,7 +148,7 @@ def several(
 def entry(
     draw: Callable[..., Any], setting: Setting[Value], label: str, *, then: Callable[[], None] | None = None, **how: Any
 ) -> Value:
-    """A text that is typed, or a switch: `draw` is `st.text_area`, `st.text_input` or `st.toggle`."""
+    """A text field or a switch: `draw` is `st.text_area`, `st.text_input` or `st.toggle`."""
     value = state.get(setting)
 
     def keep(entered: Value) -> None:
@@ -169,18 +169,18 @@ def token(
     placeholder: str,
     help: str = A_TOKEN,
 ) -> int | Otherwise:
-    """The id of a token that is typed in, or `otherwise` where the field is empty."""
+    """A field to type a token in. Return the token's id, or `otherwise` if the field is empty."""
     word = entry(place.text_input, setting, label, placeholder=placeholder, help=help)
     return first_token(word, otherwise)
 
 
 def first_token(word: str, otherwise: Otherwise) -> int | Otherwise:
-    """The id of a word's first token, or `otherwise` where there is no word."""
+    """Return the id of a word's first token, or `otherwise` if there is no word."""
     return gpt2_tokenizer().encode(word).ids[0] if word else otherwise
 
 
 def folded(label: str, show: Callable[[], object]) -> None:
-    """What is made and sent to the browser only while a person has it unfolded."""
+    """An expander. Its content is made and sent to the browser only while it is unfolded."""
     with st.expander(label, key=f"unfolded: {label}", on_change="rerun") as place:
         if place.open:
             show()

@@ -1,4 +1,4 @@
-"""Long work in portions, behind one bar: everybody else has a turn between two of them."""
+"""Long work in portions behind one progress bar; other sessions can have a turn between two portions."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from gptviz.ui import state
 from gptviz.ui.models import key_of
 from gptviz.ui.view import View
 
-_SECONDS = 0.7  # of work in one run of a fragment that can be stopped: a click is heard only between two runs
+_SECONDS = 0.7  # of work in one run of a stoppable fragment: a click takes effect only between two runs
 
 
 def behind_bar(view: View, doing: str) -> Run:
-    """A way to run an experiment's portions: a bar under the words `doing` shows how far it is."""
+    """Return a function that runs an experiment's portions behind a progress bar with the text `doing`."""
 
     def run(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
         results = [view.known(function, *portion) for portion in portions]
@@ -32,7 +32,7 @@ def behind_bar(view: View, doing: str) -> Run:
 
 
 def is_done(view: View, experiment: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether all portions of an experiment are known."""
+    """Return whether the results of all portions of an experiment are known."""
 
     def look_up(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
         results = [view.known(function, *portion) for portion in portions]
@@ -48,17 +48,17 @@ def is_done(view: View, experiment: Callable[..., Any], *arguments: Any) -> bool
 
 
 class Progress(NamedTuple):
-    """How far some work is."""
+    """The progress of work in portions."""
 
-    results: list[Any]  # one per portion; None where it is not done
+    results: list[Any]  # one per portion; None if it is not done yet
     goes_on: bool  # whether the fragment must run again
 
 
 def stoppable(view: View, function: Callable[..., Any], portions: Sequence[tuple[Any, ...]], doing: str) -> Progress:
-    """Run some portions behind a bar with a Stop button; the fragment shows what there is so far.
+    """Run some portions behind a bar with a Stop button; the fragment shows the results so far.
 
-    Where it goes on, the fragment must end in `rerun_fragment`. Stopped work can be taken up again: every portion is
-    kept.
+    If the work goes on, the fragment must end in `rerun_fragment`. Stopped work can be resumed, because finished
+    portions are kept.
     """
     key = key_of(function, *portions[0])
     results = [view.known(function, *portion) for portion in portions]

@@ -1,4 +1,4 @@
-// Text reaches the page by textContent alone, so nothing in a token can become markup.
+// Text is set through textContent only, so nothing in a token can become markup.
 export default function ({ data, parentElement, setTriggerValue }) {
   const make = (tag, name, text) => {
     const node = document.createElement(tag);
@@ -26,7 +26,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     let into = frame;
     for (const box of [...boxes].reverse()) {
       if (box.kind === "add" && frame !== root) {
-        into = make("div", "branch"); // what lies between the shortcut's two ends
+        into = make("div", "branch"); // the boxes between the shortcut's two ends
         frame.append(into);
       }
       if (box.flow) into.append(make("div", "flow", box.flow));

@@ -1,11 +1,12 @@
-// A new mode, light or dark, asks for a run: the server draws the charts, and hears of the mode only with the next run.
+// A switch between light and dark mode triggers a run: the server draws the charts, and learns the mode only in a new
+// run.
 //
-// A connection that comes back asks for a run too. A server that was restarted, or that forgot a session that slept, knows no
-// fragments and would not answer what is done in one. The first run brings the page back; a second one brings what the user
-// did during the first.
+// A restored connection triggers a run too. A server that was restarted, or that dropped a sleeping session, knows no
+// fragments and would not respond to what the user does in one. The first run restores the page; a second run picks up
+// what the user did during the first.
 //
-// In a text area Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does in
-// Streamlit, and Shift+Enter begins a new line. While an input method composes, Enter is left alone.
+// In a text area, Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does
+// in Streamlit, and Shift+Enter begins a new line. While an input method is composing, Enter is left alone.
 export default function ({ data, setTriggerValue }) {
     const app = document.querySelector("[data-testid=stApp]")
     const look = () => {
@@ -17,7 +18,7 @@ export default function ({ data, setTriggerValue }) {
         if (connection !== "CONNECTED") window.gptvizAsks = 2
         else if (window.gptvizAsks && script === "notRunning") setTriggerValue("back", window.gptvizAsks--)
     }
-    clearInterval(window.gptvizLook)  // of the run before
+    clearInterval(window.gptvizLook)  // left over from the previous run
     window.gptvizLook = setInterval(look, 300)
     if (window.gptvizEnter) return
     window.gptvizEnter = event => {
