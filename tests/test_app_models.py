@@ -42,7 +42,7 @@ def test_where_the_number_of_heads_is_a_guess_a_picker_stands_beside_a_note(gues
     app = open_page("attention", model="wide.pth", view="all")
     assert heads_shown(app)[0] == 0
     assert "2 were taken, with 64 dimensions each" in heads_shown(app)[1]
-    assert app.selectbox(key="n_heads").options[:4] == ["2 heads, a guess", "1 heads", "2 heads", "4 heads"]
+    assert app.selectbox(key="n_heads").options[:4] == ["2 heads, a guess", "1 head", "2 heads", "4 heads"]
     guess = charts(app)
     app.selectbox(key="n_heads").select(4).run()
     assert not app.exception

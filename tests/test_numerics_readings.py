@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
+from test_numerics_head_kinds import looking_at
 
 from gptviz.numerics import readings
-
-
-def looking_at(keys):
-    """Return a pattern [1, query, key] with all of query q's weight on keys[q]."""
-    return np.eye(len(keys), dtype=np.float32)[list(keys)][None]
 
 
 def test_without_the_first_the_rest_sums_to_1_again():

@@ -18,9 +18,7 @@ def early_ends(source):
     for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call) and ast.unparse(call) not in NO_VERDICT:
             name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-            values = [
-                word.value for word in call.keywords if word.arg in ("timeout", "open_timeout", "default_timeout")
-            ]
+            values = [word.value for word in call.keywords if word.arg in NAMES]
             values += call.args[:1] if name in WAITS else []
             least = patience.SECONDS * (1000 if name in IN_MILLISECONDS else 1)
             if any(is_number(value) and value.value < least for value in values):

@@ -378,7 +378,7 @@ def test_a_command_that_a_signal_ends_goes_on_as_if_nothing_had_been(files, numb
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("n_layers", "least", "most"), [(2, 0.5, 1.0), (1, 0.0, 0.1)])
 def test_an_induction_head_forms_in_two_layers_and_not_in_one(tmp_path, n_layers, least, most):
     live = PRESETS["live"]

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from ..numerics import operations
 from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room, span, token_axis
 
 _LEGEND: dict[str, Any] = {
@@ -263,7 +264,7 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
     ends = pre[np.isfinite(pre)]
     low, high = float(np.min(ends, initial=-4.0)), float(np.max(ends, initial=3.0))
     x = np.linspace(low, high, 300)
-    curve = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    curve = operations.gelu(slice(None), x).value
     return figure(
         [
             plotted("scatter", x=x, y=curve, mode="lines", line={"color": theme.muted, "width": 2}, hoverinfo="skip"),

@@ -67,7 +67,7 @@ def choose_heads(model: LoadedModel) -> int:
         settings.N_HEADS,
         "Heads",
         [0, *(number for number in range(1, width + 1) if width % number == 0)],
-        format_func=lambda number: f"{number} heads" if number else f"{guess} heads, a guess",
+        format_func=lambda number: f"{number} head{'s' * (number > 1)}" if number else f"{guess} heads, a guess",
         help="The checkpoint does not say how many heads the model has, and with another number it is another model.",
         width=300,
     )
