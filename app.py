@@ -13,7 +13,7 @@ if __name__ == "__main__":
     from pages import PAGES
 
     process.set_up()
-    st.set_page_config(page_title="gptviz", page_icon="gptviz/ui/icon.png", layout="wide")
+    st.set_page_config(page_icon="gptviz/ui/icon.png", layout="wide")
     look.page_style()
     state.start()
     chosen = page.navigation(PAGES)

@@ -19,7 +19,7 @@ from gptviz.trace import Array
 from gptviz.ui import settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
-from gptviz.ui.page import About
+from gptviz.ui.page import About, name_tab
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.settings import AttentionView, HeadScore, Reading
 from gptviz.ui.tables import tables
@@ -95,6 +95,7 @@ def show_head(view: View) -> None:
     """Draw the pickers, the two pictures and the chosen token's tables: everything that depends on the head."""
     layer_column, head_column, token_column, reading_column = st.columns([1, 1, 2, 2])
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    name_tab(ABOUT, f"L{layer}H{head}")
     token = widgets.position(token_column, view.strings)
     reading = widgets.selectbox(
         reading_column, settings.READING, "Reading", list(READINGS), format_func=lambda reading: READINGS[reading][0]

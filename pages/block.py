@@ -16,7 +16,7 @@ from gptviz.trace import Array, Trace
 from gptviz.ui import models, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
-from gptviz.ui.page import About
+from gptviz.ui.page import About, name_tab
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.tables import tables, verdict
 from gptviz.ui.view import View
@@ -78,6 +78,7 @@ def show_step(view: View) -> None:
             type="primary",
             disabled=at == len(KEYS) - 1,
         )
+    name_tab(ABOUT, f"L{layer} {step.title}" if step.in_block else step.title)
     show_heading(view, step, layer, token)
     show_pictures(view, step)
     if step.key in NORMS:

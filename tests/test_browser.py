@@ -121,6 +121,41 @@ def test_a_copied_link_opens_the_same_view(tab, new_tab):
     assert other.chart("attention-map").data() == tab.chart("attention-map").data()
 
 
+def test_back_leads_to_the_page_before_with_the_settings_as_they_are(tab):
+    tab.open(text="One two three")
+    tab.go("Attention")
+    for _ in range(3):
+        number(tab, "Head").press("ArrowDown")
+        tab.settle()
+    tab.wait_for_query(text="One two three", head="2")
+    assert tab.page.title() == "L2H2 · Attention · gptviz"
+    tab.go("Tokens")
+    assert tab.page.title() == "Tokens · gptviz"
+    tab.type("One two three four")
+    tab.page.go_back()
+    tab.page.wait_for_url("**/attention?**")
+    tab.settle()
+    tab.wait_for_query(text="One two three four", head="2")
+    assert tab.page.title() == "L2H2 · Attention · gptviz"
+    assert number(tab, "Head").input_value() == "2"
+    tab.page.go_back()
+    tab.settle()
+    assert "attention" not in tab.page.url
+    assert tab.page.title() == "Bird's-eye view · gptviz"
+    tab.page.go_forward()
+    tab.page.wait_for_url("**/attention?**")
+    tab.settle()
+    tab.wait_for_query(text="One two three four", head="2")
+    tab.check()
+
+
+def test_a_value_that_does_not_fit_leaves_the_address(tab):
+    tab.open("attention", text="One two three", head="99", layer="-3")
+    tab.wait_for_query(text="One two three", layer="0")
+    assert number(tab, "Head").input_value() == "5"
+    tab.check()
+
+
 # --- attention by hand ------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ def page_style() -> None:
 def follow_browser() -> None:
     """Draw the page again when the browser switches to light or dark mode, or reconnects to the server.
 
-    It also makes Enter show the typed text.
+    It also makes Enter show the typed text, and Back lead to the page before.
     """
     component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
     drawn = st.context.theme.type or "light"

@@ -52,11 +52,17 @@ def open_page(name: str) -> None:
     st.switch_page(state.pages()[name])
 
 
+def name_tab(about: About, shown: str = "") -> None:
+    """Name the browser's tab, and so its entry in the history: what the page shows, the page, and the app."""
+    st.set_page_config(page_title=" · ".join(filter(None, (shown, about.title, "gptviz"))))
+
+
 def _name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
 
 
 def _show(module: ModuleType) -> None:
+    name_tab(module.ABOUT)
     module.show(_begin(module.ABOUT))
 
 

@@ -7,6 +7,15 @@
 //
 // In a text area, Enter would begin a new line, and a new line is a token. So Enter shows the text, as Ctrl+Enter does
 // in Streamlit, and Shift+Enter begins a new line. While an input method is composing, Enter is left alone.
+//
+// Streamlit adds a history entry for every change of the address, so Back would lead from setting to setting. Here only
+// another page adds an entry: Back leads to the page before, which shows the settings as they are now.
+const pushState = history.pushState
+const pushOnlyPages = function (state, title, url) {
+    const isSamePage = url && new URL(url, location).pathname === location.pathname
+    return isSamePage ? this.replaceState(state, title, url) : pushState.call(this, state, title, url)
+}
+
 export default function ({ data, setTriggerValue }) {
     const app = document.querySelector("[data-testid=stApp]")
     const look = () => {
@@ -21,6 +30,7 @@ export default function ({ data, setTriggerValue }) {
     clearInterval(window.gptvizLook)  // left over from the previous run
     window.gptvizLook = setInterval(look, 300)
     if (window.gptvizEnter) return
+    history.pushState = pushOnlyPages
     window.gptvizEnter = event => {
         const isPlain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey
         if (!isPlain || event.isComposing || !event.target.matches?.("[data-testid=stTextArea] textarea")) return
