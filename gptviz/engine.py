@@ -22,7 +22,7 @@ from .numerics.sampling import draw, next_token_probabilities
 from .parameters import Weights
 from .tokens import END_OF_TEXT, END_OF_TEXT_ID, Tokenizer, Tokens, gpt2_tokenizer
 from .trace import Array, Trace
-from .weights import model_without_values
+from .weights import model_without_values, with_values
 
 TOKENS_AT_ONCE = 1024  # per batch; larger batches are no faster and take more memory
 
@@ -303,11 +303,8 @@ class Engine:
 
     def modules(self, config: GPTConfig | None = None) -> GPTModel:
         """Return a second set of the model's modules on the same memory, for example for gradients of the weights."""
-        model = model_without_values(config or self.config, tied_head=self.tied_head).eval()
-        model.load_state_dict(self._model.state_dict(), assign=True)
-        if self.tied_head:
-            model.tie_head()
-        return model.requires_grad_(False)
+        empty = model_without_values(config or self.config, tied_head=self.tied_head)
+        return with_values(empty, self._model.state_dict())
 
     def with_heads(self, n_heads: int) -> "Engine":
         """Return an engine with the same weights, in the same memory, split into another number of heads.

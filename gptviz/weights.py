@@ -51,13 +51,7 @@ def load_model(
     tensors = {name: tensor.to(torch.float32) for name, tensor in checkpoint.tensors.items()}
     if not mapped:
         check_finite(tensors)
-    if checkpoint.tied_head:
-        tensors["out_head.weight"] = tensors["tok_emb.weight"]
-    model.load_state_dict(tensors, assign=True)
-    if checkpoint.tied_head:
-        model.tie_head()
-    model.requires_grad_(False)
-    return model.eval(), checkpoint
+    return with_values(model, tensors), checkpoint
 
 
 class _SkipInitialValues(TorchFunctionMode):
@@ -81,6 +75,20 @@ def model_without_values(config: GPTConfig, *, tied_head: bool) -> GPTModel:
     """Return a model of this shape without memory for its weights, which are put in afterwards."""
     with _shapes_only():
         return GPTModel(config, tied_head=tied_head)
+
+
+def with_values(model: GPTModel, tensors: Mapping[str, Tensor]) -> GPTModel:
+    """Put tensors into a model without values, and return it frozen and in evaluation mode. Nothing is copied.
+
+    A tied head takes the token embedding, whatever `tensors` has in its place.
+    """
+    tied_head = model.tied_head  # the new tensors are two parameters until they are tied again
+    if tied_head:
+        tensors = {**tensors, "out_head.weight": tensors["tok_emb.weight"]}
+    model.load_state_dict(tensors, assign=True)
+    if tied_head:
+        model.tie_head()
+    return model.requires_grad_(False).eval()
 
 
 def untrained_model(config: GPTConfig, seed: int, *, tied_head: bool = True) -> GPTModel:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import LIGHT, Theme, colorbar, escaped, figure, plotted
+from .theme import LIGHT, Theme, color_scale, escaped, figure, plotted
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; the 255 before it are for weights
@@ -60,7 +60,6 @@ def head_grid(
 ) -> go.Figure:
     """Grid of one number per head, such as a score: [layer, head]; layers down, heads across. Cells can be clicked."""
     n_layers, n_heads = values.shape
-    low, high = limits or (None, None)
     height = int(np.clip(110 + 34 * n_layers, 260, 1500))
     across, down = np.arange(n_heads), np.arange(n_layers)
     return figure(
@@ -68,11 +67,7 @@ def head_grid(
             plotted(
                 "heatmap",
                 z=np.asarray(values, dtype=np.float32),
-                zmin=low,
-                zmax=high,
-                zmid=0 if signed else None,
-                colorscale=theme.diverging if signed else theme.sequential,
-                colorbar=colorbar(what),
+                **color_scale(what, theme, signed=signed, limits=limits),
                 xgap=2,
                 ygap=2,
                 hoverinfo="skip",

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, escaped, figure, largest, plotted, room, token_axis
+from .theme import FONT_SIZE, LIGHT, Theme, color_scale, colorbar, escaped, figure, largest, plotted, room, token_axis
 
 _MAX_TEXT_CELLS = 600  # most cells with text in them: more would be unreadable and slow to draw
 
@@ -114,17 +114,12 @@ def depth_map(
     is written into the cells, and `hover` [depth, pos] is shown on hover; both are data, not markup.
     """
     values = np.asarray(values, dtype=np.float32)
-    low, high = limits or (None, None)
     told = np.full(values.shape, "") if hover is None else hover
     return figure(
         plotted(
             "heatmap",
             z=values,
-            zmin=low,
-            zmax=high,
-            zmid=0 if signed else None,
-            colorscale=theme.diverging if signed else theme.sequential,
-            colorbar=colorbar(what),
+            **color_scale(what, theme, signed=signed, limits=limits),
             xgap=1,
             ygap=1,
             text=None if text is None or values.size > _MAX_TEXT_CELLS else _escaped(text),

@@ -123,6 +123,18 @@ def colorbar(title: str) -> dict[str, Any]:
     return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
 
 
+def color_scale(what: str, theme: Theme, *, signed: bool, limits: tuple[float, float] | None = None) -> dict[str, Any]:
+    """The colours of a heat map of `what`, between `limits` or the values' own; the middle one is 0 if `signed`."""
+    low, high = limits or (None, None)
+    return {
+        "zmin": low,
+        "zmax": high,
+        "zmid": 0 if signed else None,
+        "colorscale": theme.diverging if signed else theme.sequential,
+        "colorbar": colorbar(what),
+    }
+
+
 def _axis(settings: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
     title = {"text": settings.get("title", ""), "standoff": 15, "font": {"size": FONT_SIZE, "color": theme.muted}}
     named = {"ticktext", "labelalias"} & settings.keys()

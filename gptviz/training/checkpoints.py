@@ -9,7 +9,7 @@ from torch import Tensor
 from ..config import GPTConfig
 from ..model import GPTModel
 from ..shared_row import SharedRow
-from ..weights import model_without_values
+from ..weights import model_without_values, with_values
 
 TYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -32,13 +32,7 @@ def whole_model(model: GPTModel, config: GPTConfig, shared_row: SharedRow | None
     if shared_row is not None:
         for name in {"tok_emb.weight", "out_head.weight"} & set(tensors):
             tensors[name] = shared_row.write_out(tensors[name])
-    if model.tied_head:
-        tensors["out_head.weight"] = tensors["tok_emb.weight"]
-    whole = model_without_values(config, tied_head=model.tied_head)
-    whole.load_state_dict(tensors, assign=True)
-    if model.tied_head:
-        whole.tie_head()
-    return whole.requires_grad_(False).eval()
+    return with_values(model_without_values(config, tied_head=model.tied_head), tensors)
 
 
 def _tensors(model: GPTModel) -> dict[str, Tensor]:

@@ -18,8 +18,7 @@ def behind_bar(view: View, doing: str) -> Run:
     """Return a function that runs an experiment's portions behind a progress bar with the text `doing`."""
 
     def run(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
-        results = [view.known(function, *portion) for portion in portions]
-        missing = [number for number, result in enumerate(results) if result is None]
+        results, missing = _known(view, function, portions)
         if missing:
             bar = st.progress(0.0)
             for number in missing:
@@ -35,8 +34,8 @@ def is_done(view: View, experiment: Callable[..., Any], *arguments: Any) -> bool
     """Return whether the results of all portions of an experiment are known."""
 
     def look_up(function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]) -> list[Any]:
-        results = [view.known(function, *portion) for portion in portions]
-        if any(result is None for result in results):
+        results, missing = _known(view, function, portions)
+        if missing:
             raise LookupError
         return results
 
@@ -61,8 +60,7 @@ def stoppable(view: View, function: Callable[..., Any], portions: Sequence[tuple
     portions are kept.
     """
     key = key_of(function, *portions[0])
-    results = [view.known(function, *portion) for portion in portions]
-    missing = [number for number, result in enumerate(results) if result is None]
+    results, missing = _known(view, function, portions)
     if not missing:
         return Progress(results, False)
     place = st.empty()
@@ -83,6 +81,14 @@ def stoppable(view: View, function: Callable[..., Any], portions: Sequence[tuple
     if not goes_on:
         place.empty()
     return Progress(results, goes_on)
+
+
+def _known(
+    view: View, function: Callable[..., Any], portions: Sequence[tuple[Any, ...]]
+) -> tuple[list[Any], list[int]]:
+    """Return the portions' results, None where one is not done, and the numbers of those."""
+    results = [view.known(function, *portion) for portion in portions]
+    return results, [number for number, result in enumerate(results) if result is None]
 
 
 def _tell(bar: Any, results: Sequence[object], doing: str) -> None:
