@@ -14,9 +14,10 @@ if __name__ == "__main__":
 
     process.set_up()
     st.set_page_config(page_icon="gptviz/ui/icon.png", layout="wide")
-    look.page_style()
     state.start()
+    look.page_style()
     chosen = page.navigation(PAGES)
+    page.follow_link()
     with fragments.part("page"):
         sidebar.controls()
         chosen.run()

@@ -46,7 +46,7 @@ def show_ablation(view: View) -> None:
     off = state.parts_off(view.config)
     board_column, list_column = st.columns([3, 2], gap="large")
     with board_column:
-        show_picture(switch_board, view, on_click=switch_clicked)
+        show_picture(switch_board, view, across=3 / 5)
         st.caption(
             "Numbers are heads. A click switches a part off, another click on again. Where a layer's attention is off, "
             "its heads are too."
@@ -97,13 +97,6 @@ def parts(config: GPTConfig) -> NDArray[np.str_]:
             for layer in range(config["n_layers"])
         ]
     )
-
-
-def switch_clicked() -> None:
-    """Switch the part whose cell was clicked."""
-    word = state.clicked_again(switch_board.key)
-    if word is not None:
-        state.switch(word)
 
 
 def switch_all(n_layers: int, kinds: tuple[str, ...]) -> None:

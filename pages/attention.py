@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from gptviz import charts
 from gptviz.analysis.heads import all_head_scores, all_tiles, ov_effect, rollout_to
@@ -75,11 +76,14 @@ ABOUT = About(
 )
 
 
+@fragment
 def show(view: View) -> None:
     """Draw the page."""
-    shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS, label_visibility="collapsed")
+    view_column, *columns = st.columns([2.3, 1, 1, 1.5, 2], vertical_alignment="bottom")
+    with view_column:
+        shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS)
     if shown == AttentionView.ONE:
-        show_head(view)
+        show_head(view, columns)
         show_sink()
     elif shown == AttentionView.ALL:
         show_all(view)
@@ -90,10 +94,9 @@ def show(view: View) -> None:
 # --- one head ----------------------------------------------------------------------------------
 
 
-@fragment
-def show_head(view: View) -> None:
+def show_head(view: View, columns: list[DeltaGenerator]) -> None:
     """Draw the pickers, the two pictures and the chosen token's tables: everything that depends on the head."""
-    layer_column, head_column, token_column, reading_column = st.columns([1, 1, 2, 2])
+    layer_column, head_column, token_column, reading_column = columns
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     name_tab(ABOUT, f"L{layer}H{head}")
     token = widgets.position(token_column, view.strings)
@@ -101,15 +104,15 @@ def show_head(view: View) -> None:
         reading_column, settings.READING, "Reading", list(READINGS), format_func=lambda reading: READINGS[reading][0]
     )
     n_tokens = len(view.tokens)
-    map_column, lines_column = st.columns([3, 2])
+    map_column, lines_column = st.columns([5, 3])
     with map_column:
-        show_picture(attention_map, view)
+        show_picture(attention_map, view, across=5 / 8)
         st.caption(READINGS[Reading(reading)][1])
         if n_tokens > CELLS_SHOWN and reading != Reading.SCORES:
             factor = cells_per_side(n_tokens)
             st.caption(f"Each cell is the largest of {factor} × {factor} tokens; the lines and tables have every one.")
     with lines_column:
-        show_picture(attention_lines, view, on_click=partial(choose_clicked_token, n_tokens))
+        show_picture(attention_lines, view, across=3 / 8)
         if n_tokens > LINES_SHOWN:
             first = first_line(n_tokens, token)
             last = first + LINES_SHOWN - 1
@@ -198,13 +201,6 @@ def first_line(n_tokens: int, token: int) -> int:
     return max(0, min(token - LINES_SHOWN // 2, n_tokens - LINES_SHOWN))
 
 
-def choose_clicked_token(n_tokens: int) -> None:
-    """Choose the token that was clicked in the line view."""
-    position = state.clicked(attention_lines.key)
-    if position is not None:
-        state.choose_position(int(position), n_tokens)
-
-
 def show_chosen(view: View, layer: int, head: int, token: int) -> None:
     """Show what the chosen token attends to, what attends to it, and what the head would write from it (OV circuit)."""
     trace = view.trace()
@@ -243,17 +239,14 @@ def show_sink() -> None:
 # --- all heads ---------------------------------------------------------------------------------
 
 
-@fragment
 def show_all(view: View) -> None:
     """Show every head as a small map."""
     n_all = view.config["n_layers"] * view.config["n_heads"]
     factor = tile_factor(view)
-    st.markdown(f"All **{n_all} heads** of the model on this text. Click one to open it.")
-    if factor > 1:
-        st.caption(f"Each pixel is the largest weight of {factor} × {factor} tokens.")
     with st.spinner("Drawing every head…"):
-        show_picture(all_heads, view, on_click=partial(open_clicked_head, all_heads.key))
-    leave_for_head()
+        show_picture(all_heads, view)
+    pooled = f" Each pixel is the largest weight of {factor} × {factor} tokens." if factor > 1 else ""
+    st.caption(f"All {n_all} heads of the model on this text: layers down, heads across. Choose one to go on.{pooled}")
 
 
 @picture("all-heads", "All heads", settings.LAYER, settings.HEAD)
@@ -272,26 +265,9 @@ def tile_factor(view: View) -> int:
     return pool_factor(len(view.tokens), view.config["n_layers"], view.config["n_heads"])
 
 
-def open_clicked_head(chart_key: str) -> None:
-    """Open the head whose map or cell was clicked."""
-    clicked = state.clicked(chart_key)
-    if clicked is not None:
-        layer, head = clicked
-        state.put(settings.LAYER, int(layer))
-        state.put(settings.HEAD, int(head))
-        state.put(settings.VIEW, AttentionView.ONE)
-
-
-def leave_for_head() -> None:
-    """Run the whole page if a click in a fragment chose another view."""
-    if state.get(settings.VIEW) == AttentionView.ONE:
-        st.rerun()
-
-
 # --- head finder -------------------------------------------------------------------------------
 
 
-@fragment
 def show_finder(view: View) -> None:
     """Show the heads by what they do, beside what they cause."""
     with st.spinner("Scoring every head…"):
@@ -308,12 +284,11 @@ def show_finder(view: View) -> None:
             help="\n\n".join(f"**{name}**: {about}" for name, about in KINDS.values()),
         )
         st.caption(KINDS[HeadScore(kind)][1])
-        if not show_picture(head_scores, view, on_click=partial(open_clicked_head, head_scores.key)):
+        if not show_picture(head_scores, view, across=1 / 2, taken=22):
             st.info("This text has no token to score: for this kind a token must occur twice.", icon=":material/info:")
     with causes_column:
         show_causes(view)
     show_strongest(scores)
-    leave_for_head()
 
 
 def all_scores(view: View) -> pd.DataFrame:
@@ -357,7 +332,7 @@ def show_causes(view: View) -> None:
     asked = st.button("Measure all heads", key="measure", type="primary")
     if asked or work.is_done(view, head_effects, *question):
         head_effects(*question, run=work.behind_bar(view, "Heads switched off:"))
-        show_picture(head_causes, view, on_click=partial(open_clicked_head, head_causes.key))
+        show_picture(head_causes, view, across=1 / 2, taken=22)
 
 
 @picture("causes", "Heads by what they cause", settings.LAYER, settings.HEAD, settings.TOKEN, settings.REPLACEMENT)

@@ -7,7 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, plotted, room, token_axis
+from .axes import cells, token_squares
+from .theme import LIGHT, Theme, colorbar, figure, labels, plotted
 
 _LEVELS = 5  # line widths: one Plotly trace per level, however many lines there are
 _FAINTEST = 0.02  # a weight below this draws no line
@@ -46,16 +47,12 @@ def attention_map(
             hoverongaps=False,
             xgap=1 if n_tokens <= 64 else 0,
             ygap=1 if n_tokens <= 64 else 0,
-            colorbar=colorbar(what),
+            colorbar=colorbar(what, theme),
             hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,
-        height=_map_height(n_tokens),
-        left=room(strings, title=True),
-        top=room(strings, title=True, slanted=True),
-        bottom=10,
-        xaxis=token_axis(strings, pooled=pooled) | {"title": "key: looked at", "side": "top", "tickangle": -60},
-        yaxis=token_axis(strings, pooled=pooled) | {"range": [n_tokens - 0.5, -0.5], "title": "query: looking"},
+        **token_squares(strings, theme, across="key: looked at", down="query: looking", pooled=pooled),
+        **cells("row", n_tokens, n_tokens),
         plot_bgcolor=theme.future,
         shapes=[] if chosen is None else _row_and_column(chosen, n_tokens, theme),
     )
@@ -87,10 +84,10 @@ def attention_lines(
     return figure(
         traces,
         theme,
-        height=max(220, 60 + 27 * n_tokens),
+        height=theme.scaled(max(220, 60 + 27 * n_tokens)),
         left=5,
         right=5,
-        top=35,
+        top=theme.scaled(35),
         bottom=5,
         xaxis={
             "range": [-0.6, 1.6],
@@ -104,11 +101,8 @@ def attention_lines(
         },
         yaxis={"range": [n_tokens - 0.4, -0.6], "visible": False, "fixedrange": True},
         dragmode=False,
+        **cells("row", 2, n_tokens, first=first),
     )
-
-
-def _map_height(n_tokens: int) -> int:
-    return int(np.clip(170 + 30 * n_tokens, 320, 760))
 
 
 def _row_and_column(chosen: int, n_tokens: int, theme: Theme) -> list[dict[str, object]]:
@@ -166,11 +160,8 @@ def _column(
         mode="markers+text",
         text=labels(strings),
         textposition=anchor,
-        textfont={"size": FONT_SIZE, "color": colors},
+        textfont={"size": theme.font_size, "color": colors},
         marker={"size": 9, "color": colors},
         customdata=np.arange(first, first + n_tokens),
         hovertemplate=f"{side} <b>%{{text}}</b>, position %{{customdata}}<br>click to choose<extra></extra>",
-        # A click chooses a token; it must not dim the others.
-        selected={"marker": {"opacity": 1}},
-        unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.text}},
     )

@@ -9,13 +9,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from .attention import attention_map
-from .theme import FONT_SIZE, LIGHT, Theme, escaped, figure, labels, largest, plotted, room, span
-
-_LEGEND: dict[str, Any] = {
-    "top": 45,
-    "showlegend": True,
-    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
-}
+from .axes import cells, legend, named_axis, room
+from .theme import LIGHT, Theme, escaped, figure, labels, largest, plotted, span
 
 
 def switch_board(
@@ -28,7 +23,9 @@ def switch_board(
     n_layers, n_columns = parts.shape
     is_off = np.isin(parts, list(off))
     layers, at = np.divmod(np.arange(parts.size), n_columns)
-    height = int(np.clip(110 + 34 * n_layers, 240, 1700))
+    top = room(columns, theme, slanted=True)
+    height = min(top + 10 + theme.scaled(34) * n_layers, theme.height)
+    side = (height - top - 10) / n_layers
     return figure(
         [
             plotted(
@@ -48,39 +45,30 @@ def switch_board(
                 y=layers,
                 mode="markers+text",
                 text=np.where(is_off, "×", "").ravel(),
-                textfont={"size": FONT_SIZE + 4, "color": theme.on_accent},
-                marker={"symbol": "square", "size": max(8, 0.7 * (height - 110) / n_layers), "color": "rgba(0,0,0,0)"},
+                textfont={"size": theme.font_size, "color": theme.on_accent},
+                marker={"symbol": "square", "size": max(8, 0.8 * side), "color": "rgba(0,0,0,0)"},
                 customdata=parts.ravel().tolist(),
                 hovertemplate="<b>%{customdata}</b><br>click to switch it off or on<extra></extra>",
-                # A click switches a part; it must not dim the others.
-                selected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
-                unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.on_accent}},
             ),
         ],
         theme,
         height=height,
-        left=55,
-        right=60,
-        top=95,
+        left=theme.scaled(58),
+        right=theme.scaled(50),
+        top=top,
         bottom=10,
         dragmode=False,
+        meta=cells("part", n_columns, n_layers)["meta"] | {"parts": parts.tolist()},
         xaxis={
-            "tickvals": list(range(n_columns)),
-            "ticktext": list(columns),
+            **named_axis(columns, theme, theme.width - theme.scaled(108), slanted=True),
             "side": "top",
-            "tickangle": -35,
-            "range": [-0.5, n_columns - 0.5],
-            "showgrid": False,
-            "zeroline": False,
             "showline": False,
             "fixedrange": True,
         },
         yaxis={
-            "tickvals": list(range(n_layers)),
+            **named_axis([str(layer) for layer in range(n_layers)], theme, height - top - 10),
             "title": "layer",
             "range": [n_layers - 0.5, -0.5],
-            "showgrid": False,
-            "zeroline": False,
             "showline": False,
             "fixedrange": True,
         },
@@ -94,6 +82,7 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
     """
     tokens = table["token"].tolist()
     positions = np.arange(len(table))
+    height = min(theme.scaled(110 + 38 * max(3, len(table))), theme.height)
     return figure(
         [
             plotted(
@@ -109,15 +98,15 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
                 hovertemplate="<b>%{text}</b> (id %{customdata[0]})<br>probability %{x:.4f}<br>"
                 "change %{customdata[1]:+.3f} nats<extra></extra>",
             )
-            for column, name, color in zip(("first", "second"), names, (theme.main, theme.accent), strict=True)
+            for column, name, color in zip(("first", "second"), names, theme.series, strict=False)
         ],
         theme,
-        height=110 + 38 * max(3, len(table)),
-        left=room(tokens),
+        height=height,
+        left=room(tokens, theme),
         xaxis={"tickformat": ".0%", "title": "probability", "range": span(table[["first", "second"]], from_zero=True)},
-        yaxis=_rows(tokens),
+        yaxis=_rows(tokens, theme, height),
         bargap=0.25,
-        **_LEGEND,
+        **legend(names, theme, beside=room(tokens, theme)),
     )
 
 
@@ -136,6 +125,8 @@ def run_spread(
     n_runs, n_numbers = runs.shape
     rows = np.arange(n_numbers)
     offset = np.linspace(-0.28, 0.28, n_runs) if n_runs > 1 else np.zeros(1)
+    height = min(theme.scaled(np.clip(110 + 32 * n_numbers, 240, 900)), theme.height)
+    marks = ("mean of the runs", "evaluation, no dropout")
     return figure(
         [
             plotted(
@@ -159,17 +150,17 @@ def run_spread(
                     hovertemplate=f"{name}<br>{what} <b>%{{x:.4f}}</b><extra></extra>",
                 )
                 for name, values, symbol, size, color in (
-                    ("mean of the runs", runs.mean(axis=0), "x-thin", 10, theme.second),
-                    ("evaluation, no dropout", evaluation, "line-ns-open", 22, theme.accent),
+                    (marks[0], runs.mean(axis=0), "x-thin", 10, theme.second),
+                    (marks[1], evaluation, "line-ns-open", 22, theme.accent),
                 )
             ),
         ],
         theme,
-        height=int(np.clip(110 + 32 * n_numbers, 240, 900)),
-        left=room(strings),
+        height=height,
+        left=room(strings, theme),
         xaxis={"title": what, "range": span(runs, evaluation, from_zero=True)},
-        yaxis=_rows(strings),
-        **_LEGEND,
+        yaxis=_rows(strings, theme, height),
+        **legend(("one run", *marks), theme, beside=room(strings, theme)),
     )
 
 
@@ -196,12 +187,6 @@ def dropped_map(
     return drawn
 
 
-def _rows(strings: Sequence[str]) -> dict[str, Any]:
-    """An axis with one string per row, the first on top."""
-    return {
-        "tickvals": list(range(len(strings))),
-        "ticktext": labels(strings),
-        "range": [len(strings) - 0.5, -0.5],
-        "showgrid": False,
-        "zeroline": False,
-    }
+def _rows(strings: Sequence[str], theme: Theme, height: float) -> dict[str, Any]:
+    """An axis with one string per row, the first on top, in a chart of this height."""
+    return named_axis(strings, theme, height - theme.scaled(100)) | {"range": [len(strings) - 0.5, -0.5]}

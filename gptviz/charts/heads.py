@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .theme import LIGHT, Theme, color_scale, escaped, figure, plotted
+from .axes import SQUARE_X, SQUARE_Y, cells, frame, labels_that_fit, squares
+from .theme import LIGHT, Theme, color_scale, escaped, figure, plotted, room_for_colorbar
 
 _GAP = 2  # pixels between two small maps
 _GREY = 255  # the palette's last colour; the 255 before it are for weights
@@ -20,32 +21,24 @@ def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = Non
     """Every head's pattern as a small map: layers down, heads across, as one PNG image.
 
     `tiles` is [layer, head, query, key], weights from 0 (none) to 255 (all), pooled if the text is
-    long. `chosen` is the (layer, head) to frame. Each map has a transparent point on it, so that it
-    can be clicked; its customdata is (layer, head).
+    long. `chosen` is the (layer, head) to frame. A click on a map chooses the head.
     """
     n_layers, n_heads, side, _ = tiles.shape
-    centres = np.arange(max(n_layers, n_heads)) * (side + _GAP) + (side - 1) / 2
+    step = side + _GAP
+    centres = np.arange(max(n_layers, n_heads)) * step + (side - 1) / 2
     across, down = centres[:n_heads], centres[:n_layers]
-    height = int(np.clip(1080 * n_layers / n_heads, 420, 2600))
-    frames = []
-    if chosen is not None:
-        layer, head = chosen
-        corner = np.array([head, layer]) * (side + _GAP) - _GAP / 2 - 0.5
-        frames = [_frame(corner, side + _GAP, theme)]
+    place = squares(n_heads, n_layers, theme, largest=160, **_margins(theme, right=10))
     return figure(
-        [
-            plotted("image", source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"),
-            _clickable(across, down, size=max(8, 0.55 * height / n_layers)),
-        ],
+        [plotted("image", source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"), _names(across, down)],
         theme,
-        height=height,
-        left=55,
-        top=60,
-        bottom=10,
-        xaxis=_head_axis(across, "head") | {"side": "top"},
-        yaxis=_head_axis(down, "layer"),
+        **place,
+        xaxis=_head_axis(across, "head", _inside(place, theme)[0], theme) | {"side": "top", **SQUARE_X},
+        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme) | SQUARE_Y,
         dragmode=False,
-        shapes=frames,
+        shapes=[]
+        if chosen is None
+        else [frame(chosen[1] * step - _GAP / 2 - 0.5, chosen[0] * step - _GAP / 2 - 0.5, step, step, theme.accent)],
+        **cells("head", n_heads, n_layers, step=step),
     )
 
 
@@ -60,29 +53,28 @@ def head_grid(
 ) -> go.Figure:
     """Grid of one number per head, such as a score: [layer, head]; layers down, heads across. Cells can be clicked."""
     n_layers, n_heads = values.shape
-    height = int(np.clip(110 + 34 * n_layers, 260, 1500))
     across, down = np.arange(n_heads), np.arange(n_layers)
+    largest = max(56, 180 / n_layers)  # the titles need some room even for one layer
+    place = squares(n_heads, n_layers, theme, largest=largest, **_margins(theme, right=room_for_colorbar(theme)))
     return figure(
-        [
-            plotted(
-                "heatmap",
-                z=np.asarray(values, dtype=np.float32),
-                **color_scale(what, theme, signed=signed, limits=limits),
-                xgap=2,
-                ygap=2,
-                hoverinfo="skip",
-            ),
-            _clickable(across, down, size=max(8, 0.7 * (height - 110) / n_layers), values=values, what=what),
-        ],
+        plotted(
+            "heatmap",
+            z=np.asarray(values, dtype=np.float32),
+            **color_scale(what, theme, signed=signed, limits=limits),
+            xgap=2,
+            ygap=2,
+            hovertemplate="layer <b>%{y}</b>, head <b>%{x}</b><br>"
+            f"{escaped(what)} <b>%{{z:.3f}}</b><br>click for more<extra></extra>",
+        ),
         theme,
-        height=height,
-        left=55,
-        top=60,
-        bottom=10,
-        xaxis=_head_axis(across, "head") | {"side": "top", "range": [-0.5, n_heads - 0.5]},
-        yaxis=_head_axis(down, "layer") | {"range": [n_layers - 0.5, -0.5]},
+        **place,
+        xaxis=_head_axis(across, "head", _inside(place, theme)[0], theme)
+        | {"side": "top", "range": [-0.5, n_heads - 0.5], **SQUARE_X},
+        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme)
+        | {"range": [n_layers - 0.5, -0.5], **SQUARE_Y},
         dragmode=False,
-        shapes=[] if chosen is None else [_frame(np.array([chosen[1], chosen[0]]) - 0.5, 1, theme)],
+        shapes=[] if chosen is None else [frame(chosen[1] - 0.5, chosen[0] - 0.5, 1, 1, theme.accent)],
+        **cells("head", n_heads, n_layers),
     )
 
 
@@ -111,45 +103,36 @@ def _data_uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
-def _clickable(
-    x: NDArray[np.number],
-    y: NDArray[np.number],
-    *,
-    size: float,
-    values: NDArray[np.floating] | None = None,
-    what: str = "",
-) -> dict[str, Any]:
-    """A transparent square on every head: Streamlit reports clicks on points, not on heat maps or images."""
+def _names(x: NDArray[np.number], y: NDArray[np.number]) -> dict[str, Any]:
+    """An invisible point on every head: an image has no hover of its own that could name the heads."""
     layers, heads = np.divmod(np.arange(len(x) * len(y)), len(x))
-    told = "" if values is None else f"<br>{escaped(what)} <b>%{{text}}</b>"
     return plotted(
         "scatter",
         x=x[heads],
         y=y[layers],
         mode="markers",
-        marker={"symbol": "square", "size": size, "color": "rgba(0,0,0,0)"},
+        marker={"size": 8, "color": "rgba(0,0,0,0)"},
         customdata=np.column_stack((layers, heads)).tolist(),  # lists, since a typed row would come back as a dict
-        text=None if values is None else [f"{value:.3f}" for value in values.ravel()],
-        hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b>"
-        + told
-        + "<br>click to open<extra></extra>",
-        selected={"marker": {"opacity": 1}},
-        unselected={"marker": {"opacity": 1}},
+        hovertemplate="layer <b>%{customdata[0]}</b>, head <b>%{customdata[1]}</b><br>click for more<extra></extra>",
     )
 
 
-def _head_axis(centres: NDArray[np.number], title: str) -> dict[str, object]:
+def _margins(theme: Theme, *, right: float) -> dict[str, float]:
+    return {"left": theme.scaled(58), "top": theme.scaled(58), "right": right}
+
+
+def _inside(place: dict[str, Any], theme: Theme) -> tuple[float, float]:
+    """Width and height of the plot inside the margins, in pixels."""
+    return theme.width - place["left"] - place["right"], place["height"] - place["top"] - place["bottom"]
+
+
+def _head_axis(centres: NDArray[np.number], title: str, length: float, theme: Theme) -> dict[str, Any]:
+    step = -(-len(centres) // labels_that_fit(length, theme))
     return {
-        "tickvals": centres.tolist(),
-        "ticktext": [str(number) for number in range(len(centres))],
+        "tickvals": centres[::step].tolist(),
+        "ticktext": [str(number) for number in range(0, len(centres), step)],
         "title": title,
         "showgrid": False,
         "zeroline": False,
         "showline": False,
     }
-
-
-def _frame(corner: NDArray[np.floating], side: float, theme: Theme) -> dict[str, object]:
-    x, y = corner.tolist()
-    line = {"color": theme.accent, "width": 3}
-    return {"type": "rect", "x0": x, "y0": y, "x1": x + side, "y1": y + side, "line": line}

@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import FONT_SIZE, LIGHT, Theme, color_scale, colorbar, escaped, figure, largest, plotted, room, token_axis
+from .axes import cells, frame, named_axis, room, token_axis, token_squares, width_of
+from .theme import LIGHT, Theme, color_scale, colorbar, escaped, figure, largest, plotted, room_for_colorbar
 
 _MAX_TEXT_CELLS = 600  # most cells with text in them: more would be unreadable and slow to draw
 
@@ -27,6 +28,7 @@ def dimension_map(
     far larger than all others; hover shows the exact numbers.
     """
     values = np.asarray(values, dtype=np.float32)
+    height = theme.scaled(np.clip(90 + 24 * len(strings), 200, 720))
     return figure(
         plotted(
             "heatmap",
@@ -34,12 +36,13 @@ def dimension_map(
             zmid=0,
             **_limits(values),
             colorscale=theme.diverging,
-            colorbar=colorbar(what),
+            colorbar=colorbar(what, theme),
             hovertemplate=f"<b>%{{y}}</b><br>{across} <b>%{{x}}</b><br>{what} <b>%{{z:.5f}}</b><extra></extra>",
         ),
         theme,
-        height=_height(len(strings)),
-        left=room(strings),
+        height=height,
+        left=room(strings, theme),
+        right=room_for_colorbar(theme),
         xaxis={
             "title": across,
             "showgrid": False,
@@ -47,8 +50,10 @@ def dimension_map(
             "nticks": 12,
             "range": [-0.5, values.shape[1] - 0.5],
         },
-        yaxis=token_axis(strings) | {"range": [len(strings) - 0.5, -0.5]},
-        shapes=[] if chosen is None else [_frame(chosen, values.shape[1], theme)],
+        yaxis=token_axis(strings, theme, min(height, theme.height) - theme.scaled(68))
+        | {"range": [len(strings) - 0.5, -0.5]},
+        shapes=[] if chosen is None else [frame(-0.5, chosen - 0.5, values.shape[1], 1, theme.accent)],
+        **cells("row", values.shape[1], len(strings)),
     )
 
 
@@ -81,16 +86,12 @@ def token_pair_map(
             zmax=end,
             colorscale=theme.diverging,
             hoverongaps=False,
-            colorbar=colorbar(what),
+            colorbar=colorbar(what, theme),
             hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,
-        height=_height(len(strings)) + 60,
-        left=room(strings, title=bool(down)),
-        top=room(strings, title=bool(across), slanted=True),
-        bottom=10,
-        xaxis=token_axis(strings) | {"side": "top", "tickangle": -60, "title": across},
-        yaxis=token_axis(strings) | {"range": [len(strings) - 0.5, -0.5], "title": down},
+        **token_squares(strings, theme, across=across, down=down),
+        **cells("row", len(strings), len(strings)),
         plot_bgcolor=theme.future,
     )
 
@@ -106,15 +107,23 @@ def depth_map(
     text: NDArray[np.str_] | None = None,
     hover: NDArray[np.str_] | None = None,
     format: str = ".3f",
+    click: str = "column",
+    first: int = 0,
+    n_heads: int | None = None,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """Heat map with one row per depth, the deepest on top as the data flows upwards, and one column per token.
 
     `values` is [depth, pos], `rows` names the depths and `strings` the columns. `text` [depth, pos]
-    is written into the cells, and `hover` [depth, pos] is shown on hover; both are data, not markup.
+    is written into the cells if they have room for it, and `hover` [depth, pos] is shown on hover; both are data, not
+    markup. `click`, `first` and `n_heads` say what a cell stands for (see `cells` in `axes.py`).
     """
     values = np.asarray(values, dtype=np.float32)
     told = np.full(values.shape, "") if hover is None else hover
+    left, right, bottom = room(rows, theme), room_for_colorbar(theme), room(strings, theme, slanted=True)
+    height = min(max(theme.scaled(26) * len(rows), theme.scaled(150)) + 10 + bottom, theme.height)
+    across, down = theme.width - left - right, height - 10 - bottom
+    shows_text = text is not None and _fits(text, across / len(strings), down / len(rows), theme)
     return figure(
         plotted(
             "heatmap",
@@ -122,24 +131,29 @@ def depth_map(
             **color_scale(what, theme, signed=signed, limits=limits),
             xgap=1,
             ygap=1,
-            text=None if text is None or values.size > _MAX_TEXT_CELLS else _escaped(text),
-            texttemplate=None if text is None or values.size > _MAX_TEXT_CELLS else "%{text}",
-            textfont={"size": FONT_SIZE - 2},
+            text=_escaped(text) if text is not None and shows_text else None,
+            texttemplate="%{text}" if shows_text else None,
+            textfont={"size": theme.font_size},
             customdata=_escaped(told),
             hovertemplate=f"<b>%{{x}}</b><br>%{{y}}<br>{what} <b>%{{z:{format}}}</b><br>%{{customdata}}<extra></extra>",
         ),
         theme,
-        height=max(260, 110 + 26 * len(rows)),
-        left=room(rows),
-        bottom=room(strings, slanted=True),
-        xaxis=token_axis(strings) | {"tickangle": -60},
-        yaxis={
-            "tickvals": list(range(len(rows))),
-            "ticktext": list(rows),
-            "range": [-0.5, len(rows) - 0.5],
-            "showgrid": False,
-        },
+        height=height,
+        left=left,
+        right=right,
+        bottom=bottom,
+        xaxis=token_axis(strings, theme, across, slanted=True),
+        yaxis=named_axis(rows, theme, down),
+        **cells(click, len(strings), len(rows), first=first, n_heads=n_heads),
     )
+
+
+def _fits(text: NDArray[np.str_], across: float, down: float, theme: Theme) -> bool:
+    """Return whether text fits into cells of this size, in pixels; a few long strings may be wider."""
+    if text.size > _MAX_TEXT_CELLS or down < theme.font_size * 1.2:
+        return False
+    widths = [width_of(string, theme) for string in text.ravel().tolist()]
+    return bool(np.percentile(widths, 98) <= across)
 
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
@@ -150,18 +164,3 @@ def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:
 def _limits(values: NDArray[np.floating]) -> dict[str, float]:
     end = largest(values, 99.5)
     return {"zmin": -end, "zmax": end}
-
-
-def _height(n_tokens: int) -> int:
-    return int(np.clip(120 + 24 * n_tokens, 240, 720))
-
-
-def _frame(chosen: int, n_columns: int, theme: Theme) -> dict[str, object]:
-    return {
-        "type": "rect",
-        "x0": -0.5,
-        "x1": n_columns - 0.5,
-        "y0": chosen - 0.5,
-        "y1": chosen + 0.5,
-        "line": {"color": theme.accent, "width": 2.5},
-    }

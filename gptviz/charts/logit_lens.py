@@ -16,12 +16,13 @@ def lens_map(
     rows: Sequence[str],
     strings: Sequence[str],
     *,
+    first: int = 0,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """The most probable token in each cell, coloured by its probability; hover shows the first k.
 
     `probabilities` and `tokens` (as strings) are [point, pos, k], the most probable first. `rows` names the
-    points of the stream, the deepest on top; `strings` names the positions.
+    points of the stream, the deepest on top; `strings` names the positions, which begin at `first`.
     """
     told = [
         [
@@ -38,5 +39,6 @@ def lens_map(
         limits=(0, 1),
         text=tokens[:, :, 0],
         hover=np.array(told),
+        first=first,
         theme=theme,
     )

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from .theme import FONT_SIZE, LIGHT, Theme, figure, plotted
+from .theme import LIGHT, Theme, figure, plotted
 
 
 def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -23,11 +23,11 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             texttemplate="%{label}<br>%{value:,}<br>%{percentRoot:.1%}",
             hovertemplate="<b>%{label}</b><br>%{value:,} parameters<br>%{percentRoot:.2%} of all<extra></extra>",
             marker={"colors": [_color(id, theme) for id in tree["id"]], "line": {"width": 1.5}},
-            textfont={"size": FONT_SIZE},
-            pathbar={"thickness": 26},
+            textfont={"size": theme.font_size},
+            pathbar={"thickness": theme.scaled(26)},
         ),
         theme,
-        height=420,
+        height=theme.scaled(420),
         left=10,
         bottom=10,
     )

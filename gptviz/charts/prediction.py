@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .theme import LIGHT, Theme, figure, labels, plotted, room, span, token_axis
+from .axes import cells, named_axis, room, token_axis, width_of
+from .theme import LIGHT, Theme, figure, labels, plotted, span
 
 
 def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
@@ -27,6 +28,8 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
     )
     positions = np.arange(len(table))
     highest = max(table["drawn"].max(), table["probability"].max())
+    left, height = room(table["token"].tolist(), theme), theme.scaled(60 + 34 * max(3, len(table)))
+    across = theme.width - left - width_of("100.0%", theme) - 20
     return figure(
         [
             plotted(
@@ -50,17 +53,16 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             ),
         ],
         theme,
-        height=60 + 34 * max(3, len(table)),
-        left=room(table["token"].tolist()),
-        xaxis={"range": [0, min(1.12, highest * 1.18)], "tickformat": ".0%", "title": "probability"},
-        yaxis={
-            "tickvals": positions.tolist(),
-            "ticktext": names,
-            "range": [len(table) - 0.5, -0.5],
-            "showgrid": False,
-            "zeroline": False,
-            "ticksuffix": " ",
+        height=height,
+        left=left,
+        xaxis={
+            "range": [0, highest * (theme.width - left) / max(across, 1)],  # with room for the numbers behind the bars
+            "tickformat": ".0%",
+            "title": "probability",
+            "nticks": 6,
         },
+        yaxis=named_axis(table["token"].tolist(), theme, min(height, theme.height) - theme.scaled(68))
+        | {"range": [len(table) - 0.5, -0.5], "ticksuffix": " "},
         bargap=0.25,
         annotations=[
             {
@@ -100,13 +102,12 @@ def surprisal_bars(
             marker={"color": colors},
             customdata=np.exp2(-np.asarray(bits, dtype=float)),
             hovertemplate="<b>%{x}</b><br>surprisal %{y:.2f} bits<br>probability %{customdata:.4f}<extra></extra>",
-            selected={"marker": {"opacity": 1}},
-            unselected={"marker": {"opacity": 1}},
         ),
         theme,
-        height=280,
-        bottom=room(strings, slanted=True),
-        xaxis=token_axis(strings) | {"tickangle": -60},
+        height=theme.scaled(280),
+        bottom=room(strings, theme, slanted=True),
+        xaxis=token_axis(strings, theme, theme.width - theme.scaled(85), slanted=True),
         yaxis={"title": "surprisal (bits)", "range": span(bits, *beside, from_zero=True)},
         bargap=0.15,
+        **cells("column", len(strings), 1),
     )

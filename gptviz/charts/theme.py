@@ -1,6 +1,5 @@
 """One look for all charts: colours that colour-blind people can tell apart, large type, light and dark."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-FONT_SIZE = 15  # legible from the back row
+FONT_SIZE = 15  # pixels; the natural heights of the charts are made for this size
 _LONGEST_LABEL = 18  # characters
-MAX_LABELS = 36  # most token labels on one axis without overlap
-LABELS_OF_LONG_TEXTS = 24  # these fit even if a chart has half the page
+CHARACTER = 0.555  # mean width, in font sizes
 # Plotly interprets these in a text: tags, entities, formulas (if a notebook has MathJax), %{...} in a hover template.
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;"})
 
@@ -22,7 +20,10 @@ _UNMEASURED = {"tickangle": 0, "ticklabeloverflow": "allow"}
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one mode. Named scales are cmocean's, uniform in lightness; no common one has a dark middle."""
+    """The look of a chart: the colours of light or dark mode, the size of text, and the room that the chart has.
+
+    Named scales are cmocean's, uniform in lightness; no common one has a dark middle.
+    """
 
     text: str
     muted: str
@@ -34,6 +35,18 @@ class Theme:
     future: str  # cells that the mask forbids
     sequential: str  # 0 to 1
     diverging: str | tuple[tuple[float, str], ...]  # signed; its middle, zero, is near the page's background
+    font_size: float = FONT_SIZE  # pixels, of all text in the chart
+    width: int = 700  # pixels; labels that would overlap at this width are left out
+    height: int = 10_000  # pixels; the most that a chart takes
+
+    @property
+    def series(self) -> tuple[str, str, str, str]:
+        """Colours of lines and bars side by side: first what the page is about, then what it is compared with."""
+        return self.main, self.second, self.accent, self.muted
+
+    def scaled(self, pixels: float) -> float:
+        """Return a length that suits the usual font size, for this one."""
+        return pixels * self.font_size / FONT_SIZE
 
 
 LIGHT = Theme(
@@ -79,16 +92,18 @@ def figure(
     traces: dict[str, Any] | list[dict[str, Any]],
     theme: Theme,
     *,
-    height: int,
-    left: float = 70,
+    height: float,
+    left: float | None = None,
     right: float = 10,
     top: float = 10,
-    bottom: float = 55,
+    bottom: float | None = None,
     xaxis: Mapping[str, Any] | None = None,
     yaxis: Mapping[str, Any] | None = None,
     **layout: Any,
 ) -> go.Figure:
     """A figure of the traces with the common look, on the page's background. Axis titles are strings here.
+
+    `height` is in pixels; the chart is no higher than the theme allows.
 
     Made to be drawn quickly. The layout is set all at once, because Plotly's `update_...` methods are much
     slower. The margins, in pixels, are fixed, because automatic margins make Plotly draw a chart several times
@@ -98,13 +113,18 @@ def figure(
     made = go.Figure(
         traces if isinstance(traces, list) else [traces],
         {
-            "height": height,
-            "margin": {"l": left, "r": right, "t": top, "b": bottom},
-            "font": {"family": "Source Sans, Noto Sans, sans-serif", "size": FONT_SIZE, "color": theme.text},
+            "height": round(min(height, theme.height)),
+            "margin": {
+                "l": theme.scaled(75) if left is None else left,
+                "r": right,
+                "t": top,
+                "b": theme.scaled(58) if bottom is None else bottom,
+            },
+            "font": {"family": "Source Sans, Noto Sans, sans-serif", "size": theme.font_size, "color": theme.text},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hovermode": "closest",
-            "hoverlabel": {"font": {"size": FONT_SIZE + 1}, "align": "left"},
+            "hoverlabel": {"font": {"size": theme.font_size + 1}, "align": "left"},
             "showlegend": False,
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
             "autotypenumbers": "strict",
@@ -118,9 +138,27 @@ def figure(
     return made
 
 
-def colorbar(title: str) -> dict[str, Any]:
-    """The colour scale beside a heat map."""
-    return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
+def colorbar(title: str, theme: Theme) -> dict[str, Any]:
+    """The colour scale beside a heat map. It needs `room_for_colorbar` on the right.
+
+    Its title stands along it, since a title above it would make it, and the map, narrow.
+    """
+    font = {"size": theme.font_size, "color": theme.text}
+    return {
+        "title": {"text": title, "side": "right", "font": font},
+        "tickfont": font,
+        "thickness": 14,
+        "outlinewidth": 0,
+        "nticks": 6,
+        "xpad": 8,
+        "ypad": 0,
+        **_UNMEASURED,
+    }
+
+
+def room_for_colorbar(theme: Theme) -> float:
+    """Pixels that a colour scale needs on the right of a heat map, with its numbers and its title."""
+    return 30 + theme.font_size * (6 * CHARACTER + 1.6)
 
 
 def color_scale(what: str, theme: Theme, *, signed: bool, limits: tuple[float, float] | None = None) -> dict[str, Any]:
@@ -131,12 +169,12 @@ def color_scale(what: str, theme: Theme, *, signed: bool, limits: tuple[float, f
         "zmax": high,
         "zmid": 0 if signed else None,
         "colorscale": theme.diverging if signed else theme.sequential,
-        "colorbar": colorbar(what),
+        "colorbar": colorbar(what, theme),
     }
 
 
 def _axis(settings: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
-    title = {"text": settings.get("title", ""), "standoff": 15, "font": {"size": FONT_SIZE, "color": theme.muted}}
+    title = {"text": settings.get("title", ""), "standoff": 12, "font": {"size": theme.font_size, "color": theme.muted}}
     named = {"ticktext", "labelalias"} & settings.keys()
     return {
         **(_UNMEASURED if named else {}),
@@ -144,7 +182,7 @@ def _axis(settings: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
         "linecolor": theme.grid,
         "zerolinecolor": theme.grid,
         "zerolinewidth": 2,
-        "tickfont": {"size": FONT_SIZE, "color": theme.text},
+        "tickfont": {"size": theme.font_size, "color": theme.text},
         **settings,
         "title": title,
     }
@@ -161,12 +199,17 @@ def labels(strings: Sequence[str]) -> list[str]:
 
     The ends of long strings are cut; few tokens are that long.
     """
-    return [escaped(_cut(string)) for string in strings]
+    return [escaped(cut(string)) for string in strings]
 
 
 def labels_in_3d(strings: Sequence[str]) -> list[str]:
     """`labels` for text in WebGL, which interprets tags but not entities: an invisible character breaks the tags."""
-    return [_cut(string).replace("<", "<\u2060") for string in strings]
+    return [cut(string).replace("<", "<\u2060") for string in strings]
+
+
+def cut(string: str) -> str:
+    """Return the string, or its beginning if it is too long for a label."""
+    return string if len(string) <= _LONGEST_LABEL else string[: _LONGEST_LABEL - 1] + "…"
 
 
 def escaped(string: str) -> str:
@@ -197,46 +240,3 @@ def span(*values: ArrayLike, from_zero: bool = False, logarithmic: bool = False)
         low, high = min(low, 0.0), max(high, 0.0)
     air = 0.06 * (high - low) or 0.5
     return [low - air if low or not from_zero else 0.0, high + air if high or not from_zero else 0.0]
-
-
-def room(strings: Sequence[str], *, title: bool = False, slanted: bool = False) -> float:
-    """Pixels that labels need beside an axis (if `slanted`, above or below it); `title` adds room for an axis title."""
-    longest = max((_width(_cut(string)) for string in strings), default=0)
-    across = 8.3 * FONT_SIZE / 15 * longest
-    return (across * 0.87 + 18 if slanted else across + 14) + (26 if title else 0)
-
-
-def _cut(string: str) -> str:
-    return string if len(string) <= _LONGEST_LABEL else string[: _LONGEST_LABEL - 1] + "…"
-
-
-def _width(string: str) -> int:
-    """Width in characters; East Asian characters and emoji count as two."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in string)
-
-
-def token_axis(strings: Sequence[str], *, pooled: int = 1) -> dict[str, object]:
-    """An integer axis that shows tokens: equal tokens stay apart, and hover shows the token too.
-
-    Long texts use `labelalias` rather than tick text, so that Plotly thins out labels that have no room.
-    Where `pooled` tokens share a cell, hover shows the first of them.
-    """
-    names = labels(strings)
-    alias = {str(position): name for position, name in enumerate(names)}
-    alias |= {f"{position + 0.5:g}": " " for position in range(-1, len(strings))}  # no label between two tokens
-    if pooled > 1:
-        centres = ((first, first + (pooled - 1) / 2) for first in range(0, len(strings), pooled))
-        alias |= {f"{centre:g}": f"{names[first]} …" for first, centre in list(centres)}
-    few = len(strings) <= MAX_LABELS and pooled == 1
-    ticks: dict[str, object] = (
-        {"tickvals": list(range(len(names))), "ticktext": names}
-        if few
-        else {"labelalias": alias, "nticks": LABELS_OF_LONG_TEXTS}
-    )
-    return {
-        **ticks,
-        "range": [-0.5, len(strings) - 0.5],
-        "showgrid": False,
-        "zeroline": False,
-        "exponentformat": "none",
-    }

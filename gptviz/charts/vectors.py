@@ -8,13 +8,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from ..numerics import operations
-from .theme import FONT_SIZE, LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room, span, token_axis
+from .axes import SQUARE_X, SQUARE_Y, legend, named_axis, room, squares, token_axis, width_of
+from .theme import LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room_for_colorbar, span
 
-_LEGEND: dict[str, Any] = {
-    "top": 70,  # pixels, for up to two rows of names
-    "showlegend": True,
-    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": FONT_SIZE}},
-}
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 
 
@@ -22,7 +18,7 @@ def token_lines(
     series: Mapping[str, NDArray[np.floating]], strings: Sequence[str], *, what: str, theme: Theme = LIGHT
 ) -> go.Figure:
     """Lines of a few quantities with one number per token, such as the lengths of embeddings: name -> [pos]."""
-    colors = (theme.main, theme.accent, theme.second, theme.muted)
+    colors, across = theme.series, theme.width - theme.scaled(85)
     return figure(
         [
             plotted(
@@ -38,11 +34,11 @@ def token_lines(
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ],
         theme,
-        height=320,
-        bottom=room(strings, slanted=True),
-        xaxis=token_axis(strings) | {"tickangle": -60},
+        height=theme.scaled(320),
+        bottom=room(strings, theme, slanted=True),
+        xaxis=token_axis(strings, theme, across, slanted=True),
         yaxis={"title": what, "range": span(*series.values())},
-        **_LEGEND,
+        **legend(list(series), theme, beside=theme.width - across),
     )
 
 
@@ -64,32 +60,57 @@ def principal_scatter(
         "mode": "markers+text",
         "text": labels(strings),
         "textposition": "top center",
-        "textfont": {"size": FONT_SIZE, "color": theme.text},
+        "textfont": {"size": theme.font_size, "color": theme.text},
         "customdata": np.arange(n_tokens),
         "marker": {
             "size": 11 if n_components == 2 else 6,
             "color": [theme.accent if position == chosen else theme.main for position in range(n_tokens)],
         },
-        "hovertemplate": "<b>%{text}</b>, position %{customdata}<extra></extra>",
+        "hovertemplate": "<b>%{hovertext}</b>, position %{customdata}<extra></extra>",
+        "hovertext": labels(strings),
     }
     if n_components == 2:
+        height = min(theme.scaled(480), theme.height)
+        common["text"] = _apart(coordinates, labels(strings), theme, height - theme.scaled(68))
         points = plotted("scatter", x=coordinates[:, 0], y=coordinates[:, 1], **common)
         return figure(
             points,
             theme,
-            height=480,
+            height=height,
             xaxis={"title": titles[0], "range": span(coordinates[:, 0])},
             yaxis={"title": titles[1], "range": span(coordinates[:, 1])},
         )
     x, y, z = coordinates.T
-    common |= {"text": labels_in_3d(strings), "hovertext": common["text"]}
-    common["hovertemplate"] = "<b>%{hovertext}</b>, position %{customdata}<extra></extra>"
+    common["text"] = labels_in_3d(strings)
     axes = {
         name: {"title": {"text": title}, "color": theme.text, "gridcolor": theme.grid, "gridwidth": 2, "ticks": ""}
         for name, title in zip(("xaxis", "yaxis", "zaxis"), titles, strict=True)
     }
     scene = {**axes, "camera": {"eye": {"x": 1.7, "y": 1.7, "z": 1.1}}}
-    return figure(plotted("scatter3d", x=x, y=y, z=z, **common), theme, height=560, left=0, bottom=0, scene=scene)
+    return figure(
+        plotted("scatter3d", x=x, y=y, z=z, **common), theme, height=theme.scaled(560), left=0, bottom=0, scene=scene
+    )
+
+
+def _apart(coordinates: NDArray[np.floating], names: Sequence[str], theme: Theme, height: float) -> list[str]:
+    """Return the names of points in a plot of this height, empty where a name would lie over an earlier one."""
+    pixels = (theme.width - theme.scaled(85), height)
+    ends = [span(column) for column in coordinates.T]
+    places = [
+        [share * (value - low) / (high - low) for value in column]
+        for column, (low, high), share in zip(coordinates.T.tolist(), ends, pixels, strict=True)
+    ]
+    shown: list[str] = []
+    boxes: list[tuple[float, float, float]] = []  # centre across, centre down, width
+    for name, x, y in zip(names, *places, strict=True):
+        width = width_of(name, theme)
+        is_free = all(
+            abs(x - other_x) > (width + other) / 2 + 4 or abs(y - other_y) > theme.font_size * 1.3
+            for other_x, other_y, other in boxes
+        )
+        shown.append(name if is_free else "")
+        boxes += [(x, y, width)] if is_free else []
+    return shown
 
 
 def position_waves(
@@ -99,7 +120,7 @@ def position_waves(
 
     The first `n_used` positions, those of the text, are marked.
     """
-    colors = (theme.main, theme.accent, theme.second, theme.muted)
+    colors = theme.series
     text = {"x0": 0, "x1": (n_used or 1) - 1, "yref": "y domain", "y0": 0, "y1": 1}
     return figure(
         [
@@ -119,13 +140,13 @@ def position_waves(
             for number, dimension in enumerate(dimensions)
         ],
         theme,
-        height=340,
+        height=theme.scaled(340),
         xaxis={"title": "position", "showgrid": False},
         yaxis={"title": "value", "range": span(table[:, list(dimensions)])},
         shapes=[{"type": "rect", "fillcolor": theme.muted, "opacity": 0.15, "line": {"width": 0}, **text}]
         if n_used
         else [],
-        **_LEGEND,
+        **legend([f"dimension {dimension}" for dimension in dimensions], theme, beside=theme.scaled(85)),
     )
 
 
@@ -142,13 +163,15 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
             zmax=1,
             zmid=0,
             colorscale=theme.diverging,
-            colorbar=colorbar("cosine"),
+            colorbar=colorbar("cosine", theme),
             hovertemplate="positions %{y} and %{x}<br>cosine <b>%{z:.3f}</b><extra></extra>",
         ),
         theme,
-        height=480,
-        xaxis={"title": "position", "showgrid": False, "zeroline": False},
-        yaxis={"title": "position", "showgrid": False, "zeroline": False, "autorange": "reversed"},
+        **squares(
+            1, 1, theme, left=theme.scaled(75), top=theme.scaled(58), right=room_for_colorbar(theme), largest=420
+        ),
+        xaxis={"title": "position", "showgrid": False, "zeroline": False, "side": "top", **SQUARE_X},
+        yaxis={"title": "position", "showgrid": False, "zeroline": False, "autorange": "reversed", **SQUARE_Y},
     )
 
 
@@ -165,7 +188,7 @@ def depth_lines(
 
     `downwards` is for ranks: it puts rank 1 on top.
     """
-    colors = (theme.accent, theme.main, theme.second, theme.muted)
+    colors, across = theme.series, theme.width - theme.scaled(85)
     ends = span(*series.values(), logarithmic=logarithmic)
     return figure(
         [
@@ -181,28 +204,31 @@ def depth_lines(
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ],
         theme,
-        height=380,
-        bottom=room(rows, slanted=True),
-        xaxis={
-            "tickvals": list(range(len(rows))),
-            "ticktext": list(rows),
-            "tickangle": -60,
-            "showgrid": False,
-            "range": [-0.25, len(rows) - 0.75],
-        },
+        height=theme.scaled(380),
+        bottom=room(rows, theme, slanted=True),
+        xaxis=named_axis(rows, theme, across, slanted=True) | {"range": [-0.25, len(rows) - 0.75]},
         yaxis={
             "title": what,
             "type": "log" if logarithmic else "linear",
             "range": ends[::-1] if downwards else ends,
-            **({"dtick": 1 if downwards else "D2"} if logarithmic else {}),
+            **(_log_ticks(ends) if logarithmic else {}),
         },
-        **_LEGEND,
+        **legend(list(series), theme, beside=theme.width - across),
     )
+
+
+def _log_ticks(ends: Sequence[float]) -> dict[str, Any]:
+    """Full numbers on a logarithmic axis with these ends, in powers of ten. Plotly itself writes 2, 5, 10, 2."""
+    decades = range(int(np.floor(ends[0])), int(np.ceil(ends[1])) + 1)
+    steps = (1,) if ends[1] - ends[0] > 2 else (1, 2, 5)
+    values = [step * 10.0**decade for decade in decades for step in steps]
+    shown = [value for value in values if ends[0] <= np.log10(value) <= ends[1]]
+    return {"tickvals": shown, "ticktext": [f"{value:,.10g}" for value in shown]} if shown else {}
 
 
 def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme = LIGHT) -> go.Figure:
     """Lines of a few vectors over their dimensions, such as a LayerNorm's gain and bias: name -> [dim]."""
-    colors = (theme.main, theme.accent, theme.second)
+    colors = theme.series
     return figure(
         [
             plotted(
@@ -216,10 +242,10 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
             for number, (name, values) in enumerate(zip(labels(list(series)), series.values(), strict=True))
         ],
         theme,
-        height=280,
+        height=theme.scaled(280),
         xaxis={"title": "dimension", "showgrid": False},
         yaxis={"range": span(*series.values())},
-        **_LEGEND,
+        **legend(list(series), theme, beside=theme.scaled(85)),
     )
 
 
@@ -239,23 +265,19 @@ def value_bars(
         hovertemplate=f"<b>%{{customdata}}</b><br>{what} %{{{'x' if horizontal else 'y'}:.5g}}<extra></extra>",
     )
     if not horizontal:
-        across = token_axis(list(names)) | {"tickangle": -60}
+        across = token_axis(list(names), theme, theme.width - theme.scaled(85), slanted=True)
         return figure(
             trace,
             theme,
-            height=300,
-            bottom=room(names, slanted=True),
+            height=theme.scaled(300),
+            bottom=room(names, theme, slanted=True),
             xaxis=across,
             yaxis={"title": what, "range": ends},
         )
-    down = {"tickvals": axis.tolist(), "ticktext": labels(list(names)), "range": [len(values) - 0.5, -0.5]}
+    height = min(theme.scaled(90 + 30 * len(values)), theme.height)
+    down = named_axis(list(names), theme, height - theme.scaled(68)) | {"range": [len(values) - 0.5, -0.5]}
     return figure(
-        trace,
-        theme,
-        height=90 + 30 * len(values),
-        left=room(names),
-        xaxis={"title": what, "range": ends},
-        yaxis=down | {"showgrid": False, "zeroline": False},
+        trace, theme, height=height, left=room(names, theme), xaxis={"title": what, "range": ends}, yaxis=down
     )
 
 
@@ -279,7 +301,7 @@ def gelu_curve(pre: NDArray[np.floating], post: NDArray[np.floating], *, theme: 
             ),
         ],
         theme,
-        height=340,
+        height=theme.scaled(340),
         xaxis={"title": "before GELU", "range": [low, high]},
         yaxis={"title": "after GELU", "range": span(curve, post)},
     )

@@ -1,5 +1,6 @@
 """Strings from users or files, as Markdown that shows them unchanged."""
 
+import html
 import re
 
 _JOINER = "\u2060"  # invisible; takes no room, and does not join words
@@ -11,6 +12,13 @@ def code(string: str) -> str:
     fence = "`" * (string.count("`") + 1)
     pad = " " if "`" in string else ""
     return f"{fence}{pad}{string}{pad}{fence}"
+
+
+def html_of(text: str) -> str:
+    """Return one of our own sentences, with `**bold**` and backticks for code, as HTML."""
+    escaped = html.escape(text, quote=False)
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", bold)
 
 
 def plain(text: str) -> str:

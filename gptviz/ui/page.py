@@ -1,8 +1,10 @@
 """The frame of a page: its heading, its view, and the messages for when there is nothing to show."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from types import ModuleType
 
 import streamlit as st
@@ -11,11 +13,13 @@ from streamlit.navigation.page import Page as StreamlitPage
 from gptviz.analysis.finite import not_finite
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Trace
-from gptviz.ui import models, settings, state
-from gptviz.ui.markdown import plain
+from gptviz.ui import models, settings, state, widgets
+from gptviz.ui.markdown import html_of, plain
+from gptviz.ui.settings import Size
 from gptviz.ui.sidebar import choose_heads, chosen_model
 from gptviz.ui.view import View
 
+SIZES = {Size.NORMAL: "A", Size.LARGE: "A+", Size.STAGE: "Stage"}
 EXAMPLE = "The little dog ran to the river. The little dog"
 
 
@@ -52,6 +56,12 @@ def open_page(name: str) -> None:
     st.switch_page(state.pages()[name])
 
 
+def follow_link() -> None:
+    """Open the page that a link led to. Call this after `navigation`."""
+    if (name := state.take_wish()) is not None:
+        open_page(name)
+
+
 def name_tab(about: About, shown: str = "") -> None:
     """Name the browser's tab, and so its entry in the history: what the page shows, the page, and the app."""
     st.set_page_config(page_title=" · ".join(filter(None, (shown, about.title, "gptviz"))))
@@ -66,10 +76,24 @@ def _show(module: ModuleType) -> None:
     module.show(_begin(module.ABOUT))
 
 
+def _show_heading(about: About) -> None:
+    """Draw the heading in one row with the explanation, the way to the text, the size of everything, and the link."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="heading"):
+        st.html(
+            f'<div class="heading"><h1>{html_of(about.heading)}</h1><p>{html_of(about.explanation)}</p></div>',
+            width="stretch",
+        )
+        beginning = html.escape(shorten(state.get(settings.TEXT), 60, placeholder="…") or "no text yet")
+        st.html(f'<button class="edit-text" title="Change the text">{beginning}</button>', width="content")
+        widgets.choice(
+            st.segmented_control, settings.SIZE, "Size of text and charts", SIZES, label_visibility="collapsed"
+        )
+        st.html('<button class="copy-link" title="Copy a link to this view">Copy link</button>', width="content")
+
+
 def _begin(about: About) -> View:
     """Draw the heading and return the view. Ends the page if there is nothing to show."""
-    st.title(about.heading)
-    st.markdown(about.explanation)
+    _show_heading(about)
     view = _view(about.uses_text)
     if not about.uses_text:
         return view

@@ -52,30 +52,18 @@ def picture(
     return register
 
 
-def show_picture(
-    picture: Picture, view: View, *, variant: str = "", on_click: Callable[[], None] | None = None
-) -> bool:
-    """Draw a picture with the current settings; `on_click` makes its points clickable. Return whether it was drawn."""
+def show_picture(picture: Picture, view: View, *, variant: str = "", across: float = 1.0, taken: float = 13.5) -> bool:
+    """Draw a picture with the current settings. Return whether it was drawn. `across` and `taken`: see `look.theme`."""
     values = {setting.name: setting.fitting(state.get(setting), view) for setting in picture.settings}
     chart = picture(view, **values, **({"variant": variant} if variant else {}))
     if chart is None:
         return False
-    _draw(chart, f"{picture.key}-{variant}" if variant else picture.key, on_click)
-    return True
-
-
-def _draw(chart: Chart, key: str, on_click: Callable[[], None] | None) -> None:
-    figure = chart.draw(theme=look.theme())
+    key = f"{picture.key}-{variant}" if variant else picture.key
+    figure = chart.draw(theme=look.theme(across, taken))
     options = {
         "displaylogo": False,
         "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
         "toImageButtonOptions": {"format": "svg", "filename": f"gptviz-{key}"},
     }
-    if on_click is None:
-        st.plotly_chart(figure, theme=None, key=key, config=options, alt=chart.alt)
-        return
-    # Otherwise Streamlit sets these two after the first drawing, and draws the chart a second time.
-    figure.layout.clickmode, figure.layout.dragmode = "event+select", "pan"
-    st.plotly_chart(
-        figure, theme=None, key=key, config=options, alt=chart.alt, on_select=on_click, selection_mode="points"
-    )
+    st.plotly_chart(figure, theme=None, key=key, config=options, alt=chart.alt)
+    return True

@@ -152,6 +152,17 @@ class Replacement(StrEnum):
 
 REPLACEMENT = _choice("replacement", Replacement.ZERO)
 
+
+class Size(StrEnum):
+    """The sizes of text and charts."""
+
+    NORMAL = "normal"
+    LARGE = "large"
+    STAGE = "stage"  # legible from the back row of a lecture hall
+
+
+SIZE = _choice("size", Size.NORMAL)
+
 # --- Bird's-eye view ---------------------------------------------------------------------------
 
 UNFOLDED = Setting("unfolded", 0, WHOLE, lambda shown: (-1, shown.config["n_layers"] - 1))  # a block; -1: none

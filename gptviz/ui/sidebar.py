@@ -8,7 +8,7 @@ import streamlit as st
 import gptviz
 from gptviz.checkpoints import TooLargeError, check_memory
 from gptviz.tokens import END_OF_TEXT
-from gptviz.ui import limits, look, models, settings, state, widgets
+from gptviz.ui import limits, links, look, models, settings, state, widgets
 from gptviz.ui.markdown import plain
 from gptviz.ui.models import LoadedModel
 
@@ -48,6 +48,7 @@ def controls() -> None:
             then=begin_again,
         )
         look.follow_browser()
+        links.listen()
 
 
 def _forget_model() -> None:

@@ -10,7 +10,7 @@ links hold only what the open page draws, while the links of this store hold eve
 
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import streamlit as st
@@ -19,15 +19,15 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.ui import limits
-from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, TEXT, TOKEN, Setting, join
+from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, SIZE, TEXT, TOKEN, Setting, join
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # per setting, percent-encoded: browsers and servers cut off longer addresses
-KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS)
+KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS, SIZE)
 
 _SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
 _LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
-_DRAWN, _KEYS = "_drawn", "_keys"
+_DRAWN, _KEYS, _WINDOW, _WISH = "_drawn", "_keys", "_window", "_wish"
 
 
 def start() -> None:
@@ -40,6 +40,7 @@ def start() -> None:
     st.session_state[_DRAWN] = set()
     st.session_state[_KEYS] = {}
     st.session_state[_LEFT_OUT] = 0
+    st.session_state[_WINDOW] = _usual_window()
     st.session_state[_SETTINGS] = {setting.name: _from_url(setting) for setting in SETTINGS}
 
 
@@ -269,17 +270,51 @@ def is_stopped(work: Hashable) -> bool:
     return bool(st.session_state.get(_STOPPED) == work)
 
 
-def clicked(chart_key: str) -> Any:
-    """Return the customdata of the point that was clicked in this chart, or None."""
-    points = st.session_state[chart_key]["selection"]["points"]
-    return points[0].get("customdata") if points else None
+class Window(NamedTuple):
+    """The room for a page in the browser's window, in CSS pixels."""
+
+    width: int  # of the page's content, without the sidebar and the margins
+    height: int  # of the whole window
 
 
-def clicked_again(chart_key: str) -> Any:
-    """Like `clicked`, but a second click on the same point counts too: the browser treats it as a deselection."""
-    last = f"_last {chart_key}"
-    st.session_state[last] = clicked(chart_key) or st.session_state.get(last)
-    return st.session_state[last]
+USUAL_WINDOW = Window(1184, 720)  # a projector, with the sidebar closed
+_REASONABLE = 200, 8000  # pixels: a browser may tell anything
+
+
+def window() -> Window:
+    """Return the room for a page. Until the browser has told it, this is what it told last, or a usual one."""
+    room: Window = st.session_state[_WINDOW]
+    return room
+
+
+def put_window(told: Any) -> None:
+    """Keep the room that the browser tells: a list of two numbers. Anything else changes nothing."""
+    if isinstance(told, list) and len(told) == 2 and all(type(pixels) is int for pixels in told):
+        st.session_state[_WINDOW] = _within_reason(*told)
+
+
+def _usual_window() -> Window:
+    """Return the room that this browser told last, which its cookie holds: then the first run needs no second one."""
+    parts = st.context.cookies.get("gptviz_window", "").split("x")
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
+        return _within_reason(*map(int, parts))
+    return USUAL_WINDOW
+
+
+def _within_reason(width: int, height: int) -> Window:
+    low, high = _REASONABLE
+    return Window(min(max(width, low), high), min(max(height, low), high))
+
+
+def wish_for_page(name: str) -> None:
+    """Remember the page that a link leads to."""
+    st.session_state[_WISH] = name
+
+
+def take_wish() -> str | None:
+    """Return the page that a link leads to, once."""
+    wish: str | None = st.session_state.pop(_WISH, None)
+    return wish
 
 
 def tell(key: str, value: Any) -> tuple[bool, bool]:

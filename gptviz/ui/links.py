@@ -1,0 +1,62 @@
+"""Links between pages, and choices in charts: a click anywhere can set settings and open a page."""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from gptviz.interventions import Part
+from gptviz.ui import settings, state
+from gptviz.ui.assets import asset
+from gptviz.ui.settings import SETTINGS, Setting
+
+_KEY = "links"
+_SETTINGS = {setting.name: setting for setting in SETTINGS}
+
+
+def listen() -> None:
+    """Make links, and the cells of charts, work. Call this once in every run of the whole app."""
+    component = st.components.v2.component("links", js=asset("cells.js"))
+    component(key=_KEY, on_go_change=_go)
+
+
+def link(text: str, page: str, chosen: Mapping[Setting[Any], Any] | None = None) -> str:
+    """Return HTML for a link that opens a page of the app with some settings."""
+    words = {setting.name: setting.kind.write(value) for setting, value in (chosen or {}).items()}
+    return (
+        f'<button class="link" data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}">'
+        f"{html.escape(text)}</button>"
+    )
+
+
+def head_link(layer: int, head: int, text: str = "") -> str:
+    """Return HTML for a head's name, which opens the menu of what can be done with the head."""
+    label = html.escape(text or f"L{layer}H{head}")
+    return f'<button class="link" aria-haspopup="menu" data-go="attention" data-head="{layer}-{head}">{label}</button>'
+
+
+def _go() -> None:
+    """Do what the browser asks for, as far as it is valid: a browser may send anything."""
+    target = state.recall(_KEY).go
+    if not isinstance(target, dict):
+        return
+    chosen = target.get("settings")
+    for name, word in chosen.items() if isinstance(chosen, dict) else ():
+        _put(str(name), str(word))
+    part = target.get("part")
+    if isinstance(part, str) and settings.OFF.kind.takes([part]):
+        state.switch(str(Part.parse(part)))
+    if target.get("page") in state.pages():
+        state.wish_for_page(target["page"])
+
+
+def _put(name: str, word: str) -> None:
+    setting = _SETTINGS.get(name)
+    if setting is None:
+        return
+    try:
+        state.put(setting, setting.kind.read(word))
+    except ValueError:
+        return
