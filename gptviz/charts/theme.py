@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,8 @@ def figure(
 
 
 def colorbar(title: str) -> dict[str, Any]:
-    """The colour scale beside a heat map."""
-    return {"title": {"text": title}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
+    """The colour scale beside a heat map; a long title takes several lines, which leaves the map its width."""
+    return {"title": {"text": "<br>".join(wrap(title, 12))}, "thickness": 14, "outlinewidth": 0, **_UNMEASURED}
 
 
 def color_scale(what: str, theme: Theme, *, signed: bool, limits: tuple[float, float] | None = None) -> dict[str, Any]:

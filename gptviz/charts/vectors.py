@@ -130,7 +130,7 @@ def position_waves(
 
 
 def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Theme = LIGHT) -> go.Figure:
-    """Heat map of the cosines between every `step`-th position: [position / step, position / step]."""
+    """Heat map of the cosine similarities between every `step`-th position: [position / step, position / step]."""
     axis = np.arange(len(cosines)) * step
     return figure(
         plotted(
@@ -142,8 +142,8 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
             zmax=1,
             zmid=0,
             colorscale=theme.diverging,
-            colorbar=colorbar("cosine"),
-            hovertemplate="positions %{y} and %{x}<br>cosine <b>%{z:.3f}</b><extra></extra>",
+            colorbar=colorbar("cosine similarity"),
+            hovertemplate="positions %{y} and %{x}<br>cosine similarity <b>%{z:.3f}</b><extra></extra>",
         ),
         theme,
         height=480,
