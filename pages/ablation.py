@@ -147,19 +147,21 @@ def show_neuron_switch(view: View) -> None:
 
 
 def show_figures(view: View, before: Trace, after: Trace, token: int) -> None:
-    """Show the divergence and the mean loss of both runs."""
+    """Show the KL divergence and the mean surprisal of both runs."""
     losses = [view.computed(prediction_table, trace)["surprisal_nats"].mean() for trace in (before, after)]
     first, second, third = st.columns(3)
     first.metric(
-        "Divergence after this token",
+        "KL divergence after this token",
         f"{kl_divergence(before.logits_at(token), after.logits_at(token)):.4f} nats",
         border=True,
-        help="KL divergence of the prediction after from the one before: 0 is no change.",
+        help="Of the prediction after from the one before: 0 is no change.",
     )
     if len(view.tokens) > 1:
-        second.metric("Mean loss before", f"{losses[0]:.3f} nats", border=True, help="Of all tokens but the first.")
+        second.metric(
+            "Mean surprisal before", f"{losses[0]:.3f} nats", border=True, help="Of all tokens but the first."
+        )
         third.metric(
-            "Mean loss after",
+            "Mean surprisal after",
             f"{losses[1]:.3f} nats",
             changed(losses[1] - losses[0]),
             delta_color="inverse",

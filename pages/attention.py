@@ -31,40 +31,47 @@ LINES_SHOWN = 40  # tokens; for a longer text, a window around the chosen one
 RANDOM_TOKENS = 50
 VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Head finder"}
 READINGS = {
-    Reading.WEIGHTS: ("Weights, as they are", "Each row sums to 1."),
+    Reading.WEIGHTS: ("Attention weights, as they are", "Each row sums to 1."),
     Reading.ROW: (
         "Each row to its own largest",
-        "Each row is divided by its largest weight, so that rows without a favourite show their order too.",
+        "Each row is divided by its largest attention weight, so that rows without a favourite show their order too.",
     ),
     Reading.WITHOUT_FIRST: (
         "Without the first position",
-        "The weight on the first position is left out, and the rest of each row sums to 1 again.",
+        "The attention weight on the first position is left out, and the rest of each row sums to 1 again.",
     ),
     Reading.VALUE: (
         "Value-weighted",
-        "Weight times the length of what it moves, |v W_O|, as it counts in the stream (Kobayashi et al. 2020).",
+        "Attention weight times the length of what it moves, |v W_O|, as it counts in the stream "
+        "(Kobayashi et al. 2020).",
     ),
     Reading.ROLLOUT: (
         "Rollout up to this layer",
         "Where the information at a position came from, through all heads of all layers up to this one; "
         "half of each step is the shortcut (Abnar and Zuidema 2020).",
     ),
-    Reading.SCORES: ("Scores before the softmax", "Query times key over √head_dim, before mask and softmax."),
+    Reading.SCORES: ("Attention scores before the softmax", "Query times key over √head_dim, before mask and softmax."),
 }
 KINDS = {
     HeadScore.PREVIOUS_TOKEN: (
         "Previous token",
-        "Mean weight on the token just before (TransformerLens, head_detector).",
+        "Mean attention weight on the token just before (TransformerLens, head_detector).",
     ),
-    HeadScore.CURRENT_TOKEN: ("Current token", "Mean weight on the token itself."),
-    HeadScore.FIRST_TOKEN: ("First token (sink)", "Mean weight on the first position (Xiao et al. 2023)."),
-    HeadScore.DUPLICATE_TOKEN: ("Duplicate token", "Mean weight on earlier copies of the token (TransformerLens)."),
-    HeadScore.INDUCTION: ("Induction, this text", "Mean weight on what followed an earlier copy (Olsson et al. 2022)."),
+    HeadScore.CURRENT_TOKEN: ("Current token", "Mean attention weight on the token itself."),
+    HeadScore.FIRST_TOKEN: ("First token (sink)", "Mean attention weight on the first position (Xiao et al. 2023)."),
+    HeadScore.DUPLICATE_TOKEN: (
+        "Duplicate token",
+        "Mean attention weight on earlier copies of the token (TransformerLens).",
+    ),
+    HeadScore.INDUCTION: (
+        "Induction, this text",
+        "Mean attention weight on what followed an earlier copy (Olsson et al. 2022).",
+    ),
     HeadScore.INDUCTION_RANDOM: (
         "Induction, repeated random tokens",
         "The same on a random sequence and its repetition.",
     ),
-    HeadScore.ENTROPY: ("Entropy", "How spread out the weights are: 0 is all on one token, 1 is all alike."),
+    HeadScore.ENTROPY: ("Entropy", "How spread out the attention weights are: 0 is all on one token, 1 is all alike."),
     HeadScore.DISTANCE: ("Mean distance", "How many tokens back the head looks."),
 }
 
@@ -72,7 +79,8 @@ ABOUT = About(
     "Attention",
     "Attention",
     "Each **head** lets every token gather from itself and the tokens before it. A row shows how one token (the "
-    "**query**) spreads its attention over the tokens it may look at (the **keys**): its weights sum to 1.",
+    "**query**) spreads its attention over the tokens it may look at (the **keys**): its **attention weights** sum "
+    "to 1.",
 )
 
 
@@ -130,7 +138,7 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
             charts.token_pair_map,
             values,
             view.strings,
-            what="score",
+            what="attention score",
             masked=True,
             down="query: looking",
             across="key: looked at",
@@ -138,7 +146,7 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
         return Chart(draw_scores, alt)
     factor = cells_per_side(len(view.tokens))
     highest = float(np.nanmax(values)) if reading == Reading.VALUE else 1.0
-    what = {Reading.VALUE: "weight × length", Reading.ROW: "share of largest"}.get(Reading(reading), "weight")
+    what = {Reading.VALUE: "weight × length", Reading.ROW: "share of largest"}.get(Reading(reading), "attention weight")
     draw = partial(
         charts.attention_map,
         largest_of_squares(values, factor),
@@ -168,7 +176,7 @@ def attention_lines(view: View, layer: int, head: int, token: int, reading: str)
             chosen=token,
             first=first,
         ),
-        f"The weights as lines from query to key; the chosen token is at position {token}.",
+        f"The attention weights as lines from query to key; the chosen token is at position {token}.",
     )
 
 
@@ -218,7 +226,7 @@ def show_chosen(view: View, layer: int, head: int, token: int) -> None:
     )
     st.caption(
         "What a head pushes is the token's value through the output projection, the final norm and the output head "
-        "(the OV circuit, Elhage et al. 2021): logits that it changes directly, at a weight of 1."
+        "(the OV circuit, Elhage et al. 2021): logits that it changes directly, at an attention weight of 1."
     )
 
 
@@ -226,9 +234,9 @@ def show_sink() -> None:
     """Explain the attention sink, with the switch that shows it."""
     with st.expander("Why does so much attention go to the first token?"):
         st.markdown(
-            "The weights of a row must sum to 1, also when a head finds nothing to gather. Training made the first "
-            "position a place to leave them: its values are short, so looking there moves next to nothing, as the "
-            "value-weighted reading shows (Xiao et al. 2023 call it an attention sink). Put "
+            "The attention weights of a row must sum to 1, also when a head finds nothing to gather. Training made the "
+            "first position a place to leave them: its values are short, so looking there moves next to nothing, as "
+            "the value-weighted reading shows (Xiao et al. 2023 call it an attention sink). Put "
             f"`{END_OF_TEXT}` in front, and it becomes the sink instead of your first word."
         )
         on = state.get(settings.BOS)
@@ -318,7 +326,7 @@ def show_causes(view: View) -> None:
     st.subheader("What they cause")
     position = widgets.position(st.container(), view.strings, "After token")
     token = foreseen_token(view, position)
-    why = "the model's first guess" if position + 1 == len(view.tokens) else "what the text goes on with"
+    why = "the most probable token" if position + 1 == len(view.tokens) else "what the text goes on with"
     replacement = widgets.choice(
         st.segmented_control,
         settings.REPLACEMENT,
@@ -347,7 +355,7 @@ def head_causes(view: View, layer: int, head: int, token: int, replacement: str)
 
 
 def foreseen_token(view: View, position: int) -> int:
-    """Return the token that follows a position in the text, or the model's first guess after the last position."""
+    """Return the token that follows a position in the text, or the most probable token after the last position."""
     if position + 1 < len(view.tokens):
         return view.tokens.ids[position + 1]
     return int(view.trace().logits_at(position).argmax())

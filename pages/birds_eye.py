@@ -24,13 +24,13 @@ MEANINGS = {
     "vocab_size": "how many different tokens there are",
     "context_length": "the most tokens that fit in one text",
     "emb_dim": "numbers per token in the residual stream",
-    "n_heads": "attention heads per block",
-    "n_layers": "transformer blocks, one after the other",
+    "n_heads": "attention heads per layer",
+    "n_layers": "Transformer blocks, one after the other",
     "drop_rate": "share of numbers that dropout zeroes in training",
     "qkv_bias": "whether queries, keys and values get a learned bias",
 }
 STAGES = {
-    "1 · Foundations": "Tokenizer, embeddings, attention, blocks: the architecture. *Tokens, Embeddings, "
+    "1 · Foundations": "Tokenizer, embeddings, attention, Transformer blocks: the architecture. *Tokens, Embeddings, "
     "Attention, Transformer block and this page show it.*",
     "2 · Pre-training": "Predict the next token of much text, and lower the loss. *Next token and Residual "
     "stream show what came of it; choose the untrained model to see it before.*",
@@ -45,7 +45,7 @@ ABOUT = About(
     "Bird's-eye view",
     "Bird's-eye view",
     "The whole of GPT-2, with the numbers of your text. Read it from the bottom up: tokens become vectors, every "
-    "block adds to them, and the last vector says what comes next. **Click a part to open it.**",
+    "Transformer block adds to them, and the last vector says what comes next. **Click a part to open it.**",
 )
 
 
@@ -167,7 +167,7 @@ def parameters(view: View) -> Chart:
     """A treemap of the model's parameters."""
     return Chart(
         partial(charts.parameter_treemap, parameter_tree(view.config, tied_head=view.engine.tied_head)),
-        "A treemap of the model's parameters: embeddings, blocks, and what is in them.",
+        "A treemap of the model's parameters: embeddings, Transformer blocks, and what is in them.",
     )
 
 
@@ -195,9 +195,9 @@ def show_skeleton(view: View) -> None:
     """Show the course's skeleton beside the real model: the same shapes, but nothing inside."""
     st.subheader("The skeleton beside the real model")
     st.markdown(
-        "The course begins with `DummyGPTModel`: random embeddings and a random head around **empty** blocks. What "
-        "goes in and what comes out has the same shape, but no attention lets a token see the others: put the words "
-        "before the last token in another order, and its prediction stays as it was."
+        "The course begins with `DummyGPTModel`: random embeddings and a random head around **empty** Transformer "
+        "blocks. What goes in and what comes out has the same shape, but no attention lets a token see the others: put "
+        "the words before the last token in another order, and its prediction stays as it was."
     )
     if widgets.entry(st.toggle, settings.SKELETON, "Run both on your text"):  # slower than the rest of the page
         with st.spinner("Building the skeleton…"):
@@ -206,7 +206,7 @@ def show_skeleton(view: View) -> None:
 
 
 def skeleton_table(view: View) -> pd.DataFrame:
-    """One row per model: its first guess after the text, and after the text with the earlier tokens in reverse."""
+    """One row per model: the most probable token after the text, and with the earlier tokens in reverse."""
     tokens = view.tokens
     turned = view.engine.tokenizer.tokens((*reversed(tokens.ids[:-1]), tokens.ids[-1]))
     dummies = view.computed(dummy_logits, view.config, (tokens, turned))

@@ -29,16 +29,16 @@ WORDS = {
     "value": "What does this token hand over when it is looked at? Each head makes a value.",
     "scores": "How well does a query fit a key? Their dot product, divided by the root of the head's size, so that it "
     "does not grow with it.",
-    "pattern": "The future is masked. What is left of a row becomes weights that sum to 1.",
-    "weighted_values": "Each token gathers the values of the tokens it looks at, each times its weight.",
+    "pattern": "The future is masked. What is left of a row becomes attention weights that sum to 1.",
+    "weighted_values": "Each token gathers the values of the tokens it looks at, each times its attention weight.",
     "out_proj": "The heads' results lie side by side again, and one matrix mixes them into what goes to the stream.",
     "shortcut1": "What attention found is added to what came in: the shortcut connection.",
-    "norm2": "The same normalisation again, with its own gain and bias, before the feed-forward network.",
+    "norm2": "The same normalisation again, with its own gain and bias, before the feed-forward network (MLP).",
     "linear1": "Each token's vector is widened fourfold: every number of the result is a neuron.",
     "gelu": "Each neuron lets positive numbers through and bends negative ones towards 0.",
     "linear2": "The neurons that fire write their vectors; their sum goes to the stream.",
-    "shortcut2": "What the network found is added to what came in. This is the block's output.",
-    "final_norm": "After the last block, the stream is normalised once more.",
+    "shortcut2": "What the MLP found is added to what came in. This is the Transformer block's output.",
+    "final_norm": "After the last Transformer block, the stream is normalised once more.",
     "logits": "Each token of the vocabulary has a vector; its dot product with this one is its logit.",
 }
 KEYS = list(STEPS)
@@ -48,10 +48,11 @@ LOGITS_SHOWN = 12
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
 ABOUT = About(
-    "Block",
     "Transformer block",
-    "Follow the data through one block, one step at a time. Under each picture, **check this number** opens the "
-    "arithmetic of a single cell with the real operands, computed again in float64 apart from the model's own code.",
+    "Transformer block",
+    "Follow the data through one Transformer block, one step at a time. Under each picture, **check this number** "
+    "opens the arithmetic of a single cell with the real operands, computed again in float64 apart from the model's "
+    "own code.",
 )
 
 
@@ -167,14 +168,14 @@ def show_pictures(view: View, step: Step) -> None:
 
 @picture(
     "step-pairs",
-    "Scores and weights, step by step",
+    "Attention scores and weights, step by step",
     settings.LAYER,
     settings.HEAD,
     settings.TOKEN,
     variants=("raw", "scaled", "masked", "softmax"),
 )
 def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> Chart:
-    """One head's scores or weights: a number for every query and key."""
+    """One head's attention scores or weights: a number for every query and key."""
     trace = view.trace()
     if variant == "softmax":
         return Chart(
@@ -187,12 +188,12 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
         charts.token_pair_map,
         values,
         view.strings,
-        what="score",
+        what="attention score",
         masked=variant == "masked",
         down="query",
         across="key",
     )
-    return Chart(draw, "Scores between queries (down) and keys (across).")
+    return Chart(draw, "Attention scores between queries (down) and keys (across).")
 
 
 def shown_activations(step: Step) -> list[str]:

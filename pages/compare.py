@@ -167,7 +167,7 @@ def show_next(view: View, other: View) -> None:
             help="How much the second prediction misses of the first, over the whole vocabulary; 0 is the same.",
         )
         st.metric(
-            "KL the other way round",
+            "Reverse KL divergence",
             f"{kl_divergence(*reversed(logits)):.4f} nats",
             border=True,
             help="How much the first misses of the second.",
@@ -201,7 +201,7 @@ def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
         with st.spinner("Reading the predictions at every position…"):
             mean = side.computed(prediction_table, side.trace())["surprisal_nats"].mean()
         shown = "one token: none" if np.isnan(mean) else f"{mean:.3f} nats ({mean / np.log(2):.2f} bits)"
-        column.metric(f"Mean loss: {code(name)}", shown, border=True)
+        column.metric(f"Mean surprisal: {code(name)}", shown, border=True)
     if view.tokens.ids == other.tokens.ids:
         show_picture(surprisal_pair, view)
         return
@@ -277,13 +277,13 @@ def shown_pattern(side: View, layer: int, head: int) -> Array:
 def head_side(
     view: View, layer: int, head: int, other_model: str, other_text: str, same_text: bool, bos: bool, variant: str
 ) -> Chart:
-    """One head's weights on one side."""
+    """One head's attention weights on one side."""
     other = other_side(view, other_model, other_text, same_text, bos)
     layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
     side = view if variant == "first" else other
     return Chart(
         partial(charts.attention_map, shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]),
-        f"The weights of head {head} in layer {layer}.",
+        f"The attention weights of head {head} in layer {layer}.",
     )
 
 
@@ -302,7 +302,7 @@ def head_difference(
             charts.token_pair_map,
             difference,
             other.strings[:MAPS_SHOWN],
-            what="weight",
+            what="attention weight",
             limit=1.0,
             masked=True,
             down="query",

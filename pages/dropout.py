@@ -135,7 +135,7 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
     with weights_column:
         st.subheader(f"What {code(view.strings[token])} attends to")
         show_picture(weight_spread, view)
-        st.caption("After dropout: 0 where the weight was dropped, larger than before where it stayed.")
+        st.caption("After dropout: 0 where the attention weight was dropped, larger than before where it stayed.")
 
 
 @picture("spread", "Predictions over many runs", *HOW, settings.RUNS, *WHICH)
@@ -148,7 +148,7 @@ def prediction_spread(
     own = softmax(view.trace().logits_at(token))[ids]
     return Chart(
         partial(charts.run_spread, found.probabilities, own, strings_of(ids), what="probability"),
-        "The probabilities of the likeliest next tokens in every run.",
+        "The probabilities of the most probable next tokens in every run.",
     )
 
 
@@ -162,8 +162,8 @@ def weight_spread(
     shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
     strings = [f"{at} · {view.strings[at]}" for at in shown]
     return Chart(
-        partial(charts.run_spread, found.weights[:, shown], row[shown], strings, what="weight"),
-        f"Weights of head {head} in layer {layer} in every run.",
+        partial(charts.run_spread, found.weights[:, shown], row[shown], strings, what="attention weight"),
+        f"Attention weights of head {head} in layer {layer} in every run.",
     )
 
 
@@ -180,7 +180,7 @@ def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, t
     zeroed = int(((found.dropped[0] == 0) & (found.pattern[0] > 0)).sum())
     before_column, after_column = st.columns(2)
     with before_column:
-        st.markdown("**Weights of this run, before dropout:** rows sum to 1")
+        st.markdown("**Attention weights of this run, before dropout:** rows sum to 1")
         show_picture(before_dropout, view)
     with after_column:
         drops = how.rate and DropoutPlace.ATTENTION in how.places
@@ -212,7 +212,7 @@ def before_dropout(
     first = first_shown(token)
     return Chart(
         partial(charts.attention_map, found.pattern[0, first:, first:], view.strings[first : token + 1]),
-        f"Weights of head {head} in layer {layer} before dropout.",
+        f"Attention weights of head {head} in layer {layer} before dropout.",
     )
 
 
@@ -220,11 +220,11 @@ def before_dropout(
 def after_dropout(
     view: View, training: bool, rate: float, dropped: list[str], seed: int, run: int, layer: int, head: int, token: int
 ) -> Chart:
-    """The same weights after dropout; those that became 0 are crossed out."""
+    """The same attention weights after dropout; those that became 0 are crossed out."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
     pattern, after = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
     return Chart(
         partial(charts.dropped_map, pattern, after, view.strings[first : token + 1]),
-        "The same weights after dropout; those that became 0 are crossed.",
+        "The same attention weights after dropout; those that became 0 are crossed.",
     )

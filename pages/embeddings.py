@@ -25,7 +25,7 @@ ABOUT = About(
     "Embeddings",
     "Embeddings",
     "Each token id picks a row of the **token embedding**, each position a row of the **positional embedding**. Their "
-    "sum is the vector that enters the first block: the start of the residual stream.",
+    "sum is the vector that enters the first Transformer block: the start of the residual stream.",
 )
 
 
@@ -44,7 +44,7 @@ def vectors(view: View, kind: str) -> Array:
 
 @fragment
 def show_vectors(view: View) -> None:
-    """Show one of the three embeddings as a heat map, the lengths of all three, and the angles between tokens."""
+    """Show one of the three embeddings as a heat map, the lengths of all three, and the similarity of tokens."""
     widgets.choice(st.segmented_control, settings.EMBEDDING, "Embedding", KINDS)
     show_picture(embedding_map, view)
     lengths_column, cosines_column = st.columns(2, gap="large")
@@ -52,7 +52,7 @@ def show_vectors(view: View) -> None:
         st.subheader("Length of each vector")
         show_picture(embedding_lengths, view)
     with cosines_column:
-        st.subheader("Similarity between tokens")
+        st.subheader("Cosine similarity between tokens")
         show_picture(embedding_cosines, view)
     show_components(view)
 
@@ -76,13 +76,13 @@ def embedding_lengths(view: View) -> Chart:
     )
 
 
-@picture("embedding-cosines", "Similarity between the embeddings of the text", settings.EMBEDDING)
+@picture("embedding-cosines", "Cosine similarity between the embeddings of the text", settings.EMBEDDING)
 def embedding_cosines(view: View, embedding: str) -> Chart:
-    """The cosine between the embeddings of every two tokens."""
+    """The cosine similarity between the embeddings of every two tokens."""
     cosines = cosine_similarity(vectors(view, embedding))
     return Chart(
-        partial(charts.token_pair_map, cosines, view.strings, what="cosine", limit=1.0),
-        f"Cosine between the {KINDS[Embedding(embedding)].lower()} embeddings of every two tokens.",
+        partial(charts.token_pair_map, cosines, view.strings, what="cosine similarity", limit=1.0),
+        f"Cosine similarity between the {KINDS[Embedding(embedding)].lower()} embeddings of every two tokens.",
     )
 
 
@@ -142,12 +142,18 @@ def show_neighbours(view: View) -> None:
 
 @picture("neighbours", "Nearest tokens in the vocabulary", settings.TOKEN, settings.PROBE)
 def neighbours(view: View, token: int, probe: str) -> Chart:
-    """The ten tokens with the highest cosine between their embedding and the chosen one."""
+    """The ten tokens whose embeddings have the highest cosine similarity with the chosen one."""
     tokens = probed(view, token, probe)
     embeddings, id = view.engine.weights.w_e, tokens.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
     return Chart(
-        partial(charts.value_bars, table["cosine"].to_numpy(), table["token"].tolist(), what="cosine", horizontal=True),
+        partial(
+            charts.value_bars,
+            table["cosine"].to_numpy(),
+            table["token"].tolist(),
+            what="cosine similarity",
+            horizontal=True,
+        ),
         f"The ten tokens whose embeddings point most nearly the way of {tokens.strings[0]}.",
     )
 
@@ -190,14 +196,14 @@ def position_waves(view: View, dimensions: list[int]) -> Chart:
     )
 
 
-@picture("positions", "Similarity between positions")
+@picture("positions", "Cosine similarity between positions")
 def position_similarity(view: View) -> Chart:
-    """The cosine between the embeddings of every two positions."""
+    """The cosine similarity between the embeddings of every two positions."""
     table = view.engine.weights.w_pos
     step = step_of(len(table))
     return Chart(
         partial(charts.position_similarity, cosine_similarity(table[::step]), step),
-        "Cosine between the embeddings of every two positions: near ones are alike.",
+        "Cosine similarity between the embeddings of every two positions: near ones are alike.",
     )
 
 

@@ -28,7 +28,7 @@ from gptviz.ui.view import View
 LARGEST_TWIN = 4_000_000_000  # bytes: the largest untrained model that is made beside the first
 GROUPS = {
     ParameterGroup.ATTENTION: "attention",
-    ParameterGroup.FEED_FORWARD: "feed-forward",
+    ParameterGroup.FEED_FORWARD: "MLP",
     ParameterGroup.NORM1: "LayerNorm 1",
     ParameterGroup.NORM2: "LayerNorm 2",
 }
@@ -37,7 +37,7 @@ METHODS = {AttributionMethod.INTEGRATED: "Integrated gradients", AttributionMeth
 ABOUT = About(
     "Gradients",
     "Gradients",
-    "Training follows the **gradient** of the loss: how the mean surprise about this text's own next tokens would "
+    "Training follows the **gradient** of the loss: how the mean surprisal of this text's own next tokens would "
     "change with every parameter. Nothing is trained here; the gradient is measured, and the model stays as it is.",
 )
 
@@ -56,7 +56,7 @@ def show(view: View) -> None:
 
 @fragment
 def show_depth(view: View) -> None:
-    """Show gradients and the likeness of tokens over depth, with and without shortcuts."""
+    """Show gradients and the similarity of tokens over depth, with and without shortcuts."""
     st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
     with group_column:
@@ -65,7 +65,7 @@ def show_depth(view: View) -> None:
             settings.GROUP,
             "Parameters",
             GROUPS,
-            help="The length of the gradient with respect to all of a block's parameters of this kind.",
+            help="The length of the gradient with respect to all parameters of this kind in a Transformer block.",
         )
     beside = choose_twin(twin_column, view)
     for name, (side, off) in sides(view, beside).items():
@@ -73,10 +73,10 @@ def show_depth(view: View) -> None:
             measured(side, off, group)
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("**Length of the gradient, block by block**")
+        st.markdown("**Length of the gradient, layer by layer**")
         show_picture(gradient_lengths, view)
     with right:
-        st.markdown("**How alike all tokens' vectors are:** mean cosine between them")
+        st.markdown("**How alike all tokens' vectors are:** their mean cosine similarity")
         show_picture(token_likeness, view)
     st.dataframe(depth_table(view, beside, group), hide_index=True)
     st.markdown(
@@ -124,7 +124,7 @@ def sides(view: View, twin: bool) -> dict[str, tuple[View, tuple[Part, ...]]]:
 
 
 def measured(view: View, off: tuple[Part, ...], group: str) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean loss, the lengths of the group's gradients [layer], and the likeness of tokens [n_layers + 1]."""
+    """Return the loss, the lengths of the group's gradients [layer], and the similarity of tokens [n_layers + 1]."""
     table = view.computed(gradient_table, view.engine, view.tokens, off)
     in_blocks = table[table["layer"].notna() & (table["group"] == group)].sort_values("layer")
     likeness = view.computed(similarity_of_tokens, view.trace(off))
@@ -132,16 +132,16 @@ def measured(view: View, off: tuple[Part, ...], group: str) -> tuple[float, NDAr
 
 
 def depth_table(view: View, twin: bool, group: str) -> pd.DataFrame:
-    """One row per side: mean loss, how much of the gradient reaches the first block, and the likeness at the end."""
+    """One row per side: loss, how much of the gradient reaches the first layer, and the similarity at the end."""
     rows = []
     for name, (side, off) in sides(view, twin).items():
         loss, gradients, likeness = measured(side, off, group)
         rows.append(
             {
                 "model": name,
-                "mean loss (nats)": loss,
-                "gradient of the first block over the last's": gradients[0] / gradients[-1],
-                "likeness of tokens at the end": likeness[-1],
+                "loss (nats)": loss,
+                "gradient of the first layer over the last's": gradients[0] / gradients[-1],
+                "cosine similarity of tokens at the end": likeness[-1],
             }
         )
     return pd.DataFrame(rows).round(4)
@@ -149,29 +149,29 @@ def depth_table(view: View, twin: bool, group: str) -> pd.DataFrame:
 
 @picture("gradients", "Gradients over depth", settings.GROUP, settings.TWIN)
 def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
-    """The length of each block's gradient, with and without shortcuts; None if there is only one token."""
+    """The length of each layer's gradient, with and without shortcuts; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     series = {name: measured(side, off, group)[1] for name, (side, off) in sides(view, twin).items()}
-    blocks = [f"block {layer}" for layer in range(view.config["n_layers"])]
+    blocks = [f"layer {layer}" for layer in range(view.config["n_layers"])]
     return Chart(
         partial(charts.depth_lines, series, blocks, what="length (logarithmic scale)", logarithmic=True),
-        "The gradient's length over the blocks, with and without shortcuts.",
+        "The gradient's length over the layers, with and without shortcuts.",
     )
 
 
-@picture("likeness", "Likeness of tokens over depth", settings.TWIN)
+@picture("likeness", "Similarity of tokens over depth", settings.TWIN)
 def token_likeness(view: View, twin: bool) -> Chart | None:
-    """Mean cosine between the tokens' vectors, with and without shortcuts; None if there is only one token."""
+    """Mean cosine similarity of the tokens' vectors, with and without shortcuts; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     series = {
         name: side.computed(similarity_of_tokens, side.trace(off)) for name, (side, off) in sides(view, twin).items()
     }
-    depths = ["embeddings", *(f"block {layer}" for layer in range(view.config["n_layers"]))]
+    depths = ["embeddings", *(f"layer {layer}" for layer in range(view.config["n_layers"]))]
     return Chart(
-        partial(charts.depth_lines, series, depths, what="cosine"),
-        "Mean cosine between the tokens' vectors over depth, with and without shortcuts.",
+        partial(charts.depth_lines, series, depths, what="cosine similarity"),
+        "Mean cosine similarity of the tokens' vectors over depth, with and without shortcuts.",
     )
 
 
@@ -197,8 +197,8 @@ def show_attribution(view: View) -> None:
         )
     else:
         about = (
-            f"The slope of the log-probability of {name} when a token's embedding fades: a first guess, which does not "
-            "add up."
+            f"The slope of the log-probability of {name} when a token's embedding fades: a rough measure, which does "
+            "not add up."
         )
     with st.spinner("Going back through the model…"):
         show_picture(token_attribution, view)

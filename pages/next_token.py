@@ -32,7 +32,7 @@ NUMBERS = {
 ABOUT = About(
     "Next token",
     "Next token",
-    "After every token the model gives each of the 50,257 tokens a score, its **logit**. A softmax over the whole "
+    "After every token the model gives each of the 50,257 tokens a number, its **logit**. A softmax over the whole "
     "vocabulary makes them probabilities, and one token is drawn from these.",
 )
 
@@ -74,7 +74,7 @@ def choose(written: View) -> tuple[int, int]:
         0.0,
         2.0,
         0.05,
-        help="Divides the logits: below 1 the likely tokens gain, above 1 the unlikely; 0 always takes the first.",
+        help="Divides the logits: below 1 the probable tokens gain, above 1 the improbable; 0 takes the most probable.",
     )
     widgets.number(
         columns[2], settings.TOP_K, "Top-k", 0, 50_257, help="Only the k most probable can be drawn; 0 keeps all."
@@ -216,15 +216,15 @@ def show_foresight(written: View) -> None:
     n_first = int((table["rank"] == 1).sum())
     figures = (
         (
-            "Mean loss",
+            "Mean surprisal",
             f"{mean:.3f} nats",
-            "The mean of -ln p over all tokens that follow another: what training lowers.",
+            "The mean of -ln p over all tokens that follow another: the loss, which training lowers.",
         ),
-        ("Perplexity", f"{np.exp(mean):,.1f}", "e to the mean loss: as unsure as a choice among so many tokens."),
+        ("Perplexity", f"{np.exp(mean):,.1f}", "e to the mean surprisal: as unsure as a choice among so many tokens."),
         (
-            "First guess right",
+            "Most probable token right",
             f"{n_first} of {len(written.tokens) - 1}",
-            "How often the most probable token was the text's.",
+            "How often it was the text's next token.",
         ),
     )
     for column, (label, value, explanation) in zip(st.columns(3), figures, strict=True):

@@ -67,9 +67,9 @@ KINDS = {
     Patched.HEAD: "Head by head",
 }
 ABOUT_KIND = {
-    Patched.STREAM: "The whole vector that enters a block, at one position of the corrupted prompt.",
-    Patched.ATTENTION: "What one block's attention adds, at one position of the corrupted prompt.",
-    Patched.MLP: "What one block's MLP adds, at one position of the corrupted prompt.",
+    Patched.STREAM: "The whole vector that enters a Transformer block, at one position of the corrupted prompt.",
+    Patched.ATTENTION: "What one layer's attention adds, at one position of the corrupted prompt.",
+    Patched.MLP: "What one layer's MLP adds, at one position of the corrupted prompt.",
     Patched.HEAD: "What one head gathers, at all positions.",
 }
 
@@ -212,7 +212,7 @@ def show_question(view: View, question: Question) -> None:
     off = abs(whole - question.of_clean)
     verdict(
         off < 1e-3,
-        f"All positions patched before the first block: {whole:+.4f}, the clean run's {question.of_clean:+.4f}, "
+        f"All positions patched before the first layer: {whole:+.4f}, the clean run's {question.of_clean:+.4f}, "
         f"difference {off:.1e}",
     )
 

@@ -45,7 +45,7 @@ def show(view: View) -> None:
 
 
 def depths(view: View) -> list[str]:
-    """Return the names of the points on the stream, from the embeddings to the last block."""
+    """Return the names of the points on the stream, from the embeddings to the last layer."""
     return [point.label for point in stream_points(view.config["n_layers"])]
 
 
@@ -63,7 +63,7 @@ def show_stream(view: View) -> None:
         st.markdown("**Its length**")
         show_picture(added_norms, view)
     with direction_column:
-        st.markdown("**Its cosine with the stream before:** above 0 it confirms, below 0 it takes back")
+        st.markdown("**Its cosine similarity with the stream before:** above 0 it confirms, below 0 it takes back")
         show_picture(added_cosines, view)
 
 
@@ -73,7 +73,7 @@ def stream_norms(view: View) -> Chart:
     added = added_to_stream(view.trace())
     return Chart(
         partial(charts.depth_map, added.norms_of_stream, depths(view), view.strings, what="length", format=".2f"),
-        "The length of every token's vector, from the embeddings at the bottom to the last block on top.",
+        "The length of every token's vector, from the embeddings at the bottom to the last layer on top.",
     )
 
 
@@ -89,13 +89,19 @@ def added_norms(view: View) -> Chart:
 
 @picture("added-cosines", "Direction of what each part adds")
 def added_cosines(view: View) -> Chart:
-    """The cosine between what each part adds and the stream before it."""
+    """The cosine similarity between what each part adds and the stream before it."""
     added = added_to_stream(view.trace())
     return Chart(
         partial(
-            charts.depth_map, added.cosines, depths(view)[1:], view.strings, what="cosine", signed=True, limits=(-1, 1)
+            charts.depth_map,
+            added.cosines,
+            depths(view)[1:],
+            view.strings,
+            what="cosine similarity",
+            signed=True,
+            limits=(-1, 1),
         ),
-        "The cosine between what each part adds and the stream that it adds to.",
+        "The cosine similarity between what each part adds and the stream that it adds to.",
     )
 
 

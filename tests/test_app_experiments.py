@@ -244,8 +244,8 @@ def test_gradients_show_and_add_up(text):
     (badge,) = badges(app)
     assert badge.startswith(":green-badge[")
     if text == TEXT:
-        table = columns_of(app, "model", "mean loss (nats)").set_index("model")
-        assert table.loc["this model", "mean loss (nats)"] < table.loc["without shortcuts", "mean loss (nats)"]
+        table = columns_of(app, "model", "loss (nats)").set_index("model")
+        assert table.loc["this model", "loss (nats)"] < table.loc["without shortcuts", "loss (nats)"]
         assert len(table) == 4
     check_page(open_page("gradients", text=text, method="times_input"), "gradients")
 

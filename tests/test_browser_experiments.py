@@ -116,10 +116,10 @@ def test_gradients_are_measured_with_and_without_shortcuts(tab):
     tab.open("gradients", text=TEXT)
     names = [trace["name"] for trace in tab.chart("gradients").data()]
     assert names == ["this model", "without shortcuts", "untrained", "untrained, without"]
-    tab.page.get_by_text("feed-forward", exact=True).click()
+    tab.page.get_by_text("MLP", exact=True).click()
     tab.wait_for_query(text=TEXT, group="ff")
     tab.page.get_by_text("Gradient × input", exact=True).click()
-    tab.page.get_by_text("a first guess").wait_for()
+    tab.page.get_by_text("a rough measure").wait_for()
     tab.settle()
     tab.check()
 

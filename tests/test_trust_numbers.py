@@ -42,8 +42,8 @@ def test_a_sound_run_has_none():
     assert table["broken"].tolist() == [0] * 5
     assert table["values"].tolist() == [2 * 16] * 4 + [50257]
     assert table["where"].tolist() == [
-        *(f"into block {layer}" for layer in range(3)),
-        "out of block 2",
+        *(f"into layer {layer}" for layer in range(3)),
+        "out of layer 2",
         "logits of the last token",
     ]
 
@@ -84,7 +84,7 @@ def test_every_page_says_so_and_draws_none(broken_model, page):
     app = open_page(page, model=broken_model, text="The cat sat on the mat")
     check_page(app, page)
     (error,) = app.error
-    where = "logits of the last token" if "logits" in broken_model else "into block 2"
+    where = "logits of the last token" if "logits" in broken_model else "into layer 2"
     assert error.value.startswith("This model's numbers are broken: ")
     assert f"values {where} are NaN or infinite" in error.value
     assert charts(app) == []

@@ -55,7 +55,7 @@ def anatomy(trace: Trace, *, unfolded: int | None = None) -> list[Component]:
         Component(
             f"trf_blocks.{layer}",
             f"Transformer block {layer}",
-            "Lets tokens gather from earlier ones (attention), then works on each alone (feed-forward). "
+            "Lets tokens gather from earlier ones (attention), then works on each alone (MLP). "
             "Both add to the stream rather than replace it.",
             stream,
             mean_norm(trace["resid_post", layer]),
@@ -122,7 +122,7 @@ def _inside_block(trace: Trace, layer: int) -> list[Component]:
         Component(
             f"trf_blocks.{layer}.shortcut1",
             "Shortcut: add to the stream",
-            "What attention found is added to what came in. So gradients reach the first block undiminished.",
+            "What attention found is added to what came in. So gradients reach the first layer undiminished.",
             stream,
             mean_norm(trace["resid_mid", layer]),
             shortcut=True,
@@ -130,14 +130,14 @@ def _inside_block(trace: Trace, layer: int) -> list[Component]:
         Component(
             f"trf_blocks.{layer}.norm2",
             "LayerNorm 2",
-            "The same again for the feed-forward network. It has a gain and bias of its own.",
+            "The same again for the MLP. It has a gain and bias of its own.",
             stream,
             mean_norm(trace["norm2_out", layer]),
             2 * width,
         ),
         Component(
             feed_forward,
-            "Feed-forward with GELU",
+            "Feed-forward network (MLP) with GELU",
             "Widens each token's vector fourfold, bends it with GELU, and brings it back. "
             "Every token is worked on alone.",
             stream,
@@ -148,7 +148,7 @@ def _inside_block(trace: Trace, layer: int) -> list[Component]:
         Component(
             f"trf_blocks.{layer}.shortcut2",
             "Shortcut: add to the stream",
-            "What the network found is added to what came in. This is the block's output.",
+            "What the MLP found is added to what came in. This is the Transformer block's output.",
             stream,
             mean_norm(trace["resid_post", layer]),
             shortcut=True,
@@ -201,10 +201,10 @@ def parameter_tree(config: GPTConfig, *, tied_head: bool) -> pd.DataFrame:
         rows.append(("out_head", "model", "output head", config["vocab_size"] * width))
     for layer in layers:
         block = f"trf_blocks.{layer}"
-        rows.append((block, "model", f"block {layer}", block_parameters(config)))
+        rows.append((block, "model", f"layer {layer}", block_parameters(config)))
         rows += [
             (f"{block}.att", block, "attention", attention_parameters(config)),
-            (f"{block}.ff", block, "feed-forward", feed_forward_parameters(config)),
+            (f"{block}.ff", block, "MLP", feed_forward_parameters(config)),
             (f"{block}.norms", block, "two LayerNorms", 4 * width),
         ]
         rows += [

@@ -19,7 +19,7 @@ def attention_map(
     strings: Sequence[str],
     *,
     chosen: int | None = None,
-    what: str = "weight",
+    what: str = "attention weight",
     highest: float = 1.0,
     pooled: int = 1,
     theme: Theme = LIGHT,

@@ -151,7 +151,7 @@ def position_waves(
 
 
 def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Theme = LIGHT) -> go.Figure:
-    """Heat map of the cosines between every `step`-th position: [position / step, position / step]."""
+    """Heat map of the cosine similarities between every `step`-th position: [position / step, position / step]."""
     axis = np.arange(len(cosines)) * step
     return figure(
         plotted(

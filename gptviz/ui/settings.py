@@ -228,7 +228,7 @@ VIEW = _choice("view", AttentionView.ONE)
 READING = _choice("reading", Reading.WEIGHTS)
 HEAD_SCORE = _choice("kind", HeadScore.PREVIOUS_TOKEN)
 
-# --- Block -------------------------------------------------------------------------------------
+# --- Transformer block -------------------------------------------------------------------------
 
 STEP = Setting("step", "norm1", STRING)  # a key of `gptviz.analysis.arithmetic.STEPS`
 DIM = Setting("dim", 0, WHOLE)  # a dimension, neuron or token id
