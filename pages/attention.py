@@ -253,7 +253,7 @@ def show_all(view: View) -> None:
     factor = tile_factor(view)
     with st.spinner("Drawing every head…"):
         show_picture(all_heads, view)
-    pooled = f" Each pixel is the largest weight of {factor} × {factor} tokens." if factor > 1 else ""
+    pooled = f" Each pixel is the largest attention weight of {factor} × {factor} tokens." if factor > 1 else ""
     st.caption(f"All {n_all} heads of the model on this text: layers down, heads across. Choose one to go on.{pooled}")
 
 

@@ -163,8 +163,8 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
             zmax=1,
             zmid=0,
             colorscale=theme.diverging,
-            colorbar=colorbar("cosine", theme),
-            hovertemplate="positions %{y} and %{x}<br>cosine <b>%{z:.3f}</b><extra></extra>",
+            colorbar=colorbar("cosine similarity", theme),
+            hovertemplate="positions %{y} and %{x}<br>cosine similarity <b>%{z:.3f}</b><extra></extra>",
         ),
         theme,
         **squares(
