@@ -45,6 +45,7 @@ KEYS = list(STEPS)
 NORMS = ("norm1", "norm2", "final_norm")
 LOGITS_CHECKED = 256  # tokens; for longer texts, only the chosen position's logits are recomputed
 LOGITS_SHOWN = 12
+TAKEN = 23.5  # rem: what the window needs for other things than the pictures
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
 ABOUT = About(
@@ -64,21 +65,20 @@ def show(view: View) -> None:
 @fragment
 def show_step(view: View) -> None:
     """Draw the pickers, and the chosen step: words, formula, picture, check."""
-    layer_column, head_column, token_column = st.columns([1, 1, 2])
+    back_column, step_column, next_column, layer_column, head_column, token_column = st.columns(
+        [1, 2.4, 1, 1, 1, 1.6], vertical_alignment="bottom"
+    )
+    step = STEPS[
+        widgets.selectbox(step_column, settings.STEP, "Step", KEYS, format_func=name_of, help="The steps of one block.")
+    ]
+    at, last = KEYS.index(step.key), len(KEYS) - 1
+    back, forward = ":material/arrow_back:", ":material/arrow_forward:"
+    back_column.button("Previous", icon=back, on_click=go, args=(-1,), disabled=at == 0, width="stretch")
+    next_column.button(
+        "Next step", icon=forward, on_click=go, args=(1,), type="primary", disabled=at == last, width="stretch"
+    )
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings)
-    step = STEPS[widgets.choice(st.pills, settings.STEP, "Step", {key: name_of(key) for key in KEYS})]
-    with st.container(horizontal=True):
-        at = KEYS.index(step.key)
-        st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
-        st.button(
-            "Next step",
-            icon=":material/arrow_forward:",
-            on_click=go,
-            args=(1,),
-            type="primary",
-            disabled=at == len(KEYS) - 1,
-        )
     name_tab(ABOUT, f"L{layer} {step.title}" if step.in_block else step.title)
     show_heading(view, step, layer, token)
     show_pictures(view, step)
@@ -125,13 +125,18 @@ def shape_of(view: View, step: Step, name: str, layer: int) -> str:
 
 
 def show_heading(view: View, step: Step, layer: int, token: int) -> None:
-    """Show the title, words, formula and shapes, and the verdict over all cells."""
-    st.subheader(name_of(step.key))
-    words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
+    """Show the words, the formula and the shapes, and the verdict over all cells."""
     reads = " and ".join(f"`{shape_of(view, step, name, layer)}`" for name in step.reads)
-    words_column.markdown(f"{WORDS[step.key]}\n\n{reads} → `{shape_of(view, step, step.name, layer)}`")
+    with st.container(key="step-words"):  # of one height for all steps, so that the pictures do not jump
+        words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
+    with words_column:
+        st.markdown(f"{WORDS[step.key]}  \n{reads} → `{shape_of(view, step, step.name, layer)}`")
+        show_agreement(view, step, layer, token)
     formula_column.latex(step.formula)
 
+
+def show_agreement(view: View, step: Step, layer: int, token: int) -> None:
+    """Compute the whole step again in float64, and say whether all cells agree with the model's own."""
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
     rows = slice(token, token + 1) if only_row else slice(None)
     with st.spinner("Computing this step again in float64…"), models.turn():
@@ -150,7 +155,7 @@ def show_heading(view: View, step: Step, layer: int, token: int) -> None:
 def show_pictures(view: View, step: Step) -> None:
     """Show what goes in and what comes out."""
     if step.key == "logits":
-        show_picture(highest_logits, view)
+        show_picture(highest_logits, view, taken=TAKEN)
     elif step.key in ("scores", "pattern"):
         titles = {
             "scores": {"raw": "Raw: q · k", "scaled": "Scaled: divided by √head_dim"},
@@ -159,11 +164,13 @@ def show_pictures(view: View, step: Step) -> None:
         for column, (variant, title) in zip(st.columns(2), titles.items(), strict=True):
             with column:
                 st.markdown(f"**{title}**")
-                show_picture(step_pairs, view, variant=variant)
+                show_picture(step_pairs, view, variant=variant, across=1 / 2, taken=TAKEN)
     else:
-        for name in shown_activations(step):
-            st.markdown(f"**{map_title(step, name, state.get(settings.HEAD))}**")
-            show_picture(step_map, view, variant=name)
+        names = shown_activations(step)
+        for column, name in zip(st.columns(len(names)), names, strict=True):
+            with column:
+                st.markdown(f"**{map_title(step, name, state.get(settings.HEAD))}**")
+                show_picture(step_map, view, variant=name, across=1 / len(names), taken=TAKEN)
 
 
 @picture(
@@ -294,7 +301,7 @@ def show_gelu(view: View, layer: int, token: int) -> None:
     curve_column, neuron_column = st.columns(2, gap="large")
     with curve_column:
         st.markdown(f"**GELU, with the neurons of {code(view.strings[token])} on it**")
-        show_picture(gelu_curve, view)
+        show_picture(gelu_curve, view, across=1 / 2)
     with neuron_column:
         tables({"The neurons that fire most, and the tokens that each pushes": neuron_table(view, layer, token)})
 

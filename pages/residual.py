@@ -39,9 +39,9 @@ ABOUT = About(
 
 def show(view: View) -> None:
     """Draw the page."""
-    show_stream(view)
     show_lens(view)
     show_attribution(view)
+    show_stream(view)
 
 
 def depths(view: View) -> list[str]:
