@@ -9,6 +9,7 @@ import pytest
 
 import gptviz
 from gptviz.analysis import heads
+from gptviz.analysis.highlights import clear_kind
 from gptviz.catalog import STORY_GPT
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.sampling import log_softmax
@@ -118,6 +119,17 @@ def test_the_first_head_of_the_card_looks_at_the_previous_token_of_a_story(story
     previous = heads.all_head_scores(text).set_index(["layer", "head"])["previous_token"]
     assert previous.idxmax() == (2, 5)
     assert previous[2, 5] > 0.35
+
+
+def test_the_clear_kinds_of_story_gpts_heads_are_those_of_its_card(story):
+    for window in held_out_windows(story)[::4]:
+        trace = story.run(window)
+        assert clear_kind(trace, 2, 5).kind == "previous_token"
+        assert clear_kind(trace, 5, 2) is None, "a story repeats words, but seldom what followed them"
+    for tokens in repetitions(story):
+        trace = story.run(tokens)
+        kinds = {place: clear_kind(trace, *place) for place in np.ndindex(6, 6)}
+        assert {place for place, clear in kinds.items() if clear and clear.kind == "induction"} == {(5, 2), (5, 5)}
 
 
 def test_story_gpt_repeats_as_its_card_says(story):
