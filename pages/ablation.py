@@ -16,7 +16,6 @@ from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Trace
 from gptviz.ui import settings, state, widgets
 from gptviz.ui.fragments import fragment
-from gptviz.ui.markdown import code
 from gptviz.ui.page import About
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.settings import Replacement
@@ -44,24 +43,26 @@ def show(view: View) -> None:
 def show_ablation(view: View) -> None:
     """Draw the switches and everything that depends on them."""
     off = state.parts_off(view.config)
-    board_column, list_column = st.columns([3, 2], gap="large")
+    board_column, bars_column = st.columns([11, 9], gap="medium")
     with board_column:
-        show_picture(switch_board, view, across=3 / 5)
-        st.caption(
-            "Numbers are heads. A click switches a part off, another click on again. Where a layer's attention is off, "
-            "its heads are too."
+        show_picture(switch_board, view, across=11 / 20, taken=15)
+        st.caption("Click a part to switch it off, or on again. Where a layer's attention is off, its heads are too.")
+    token_column, replacement_column = bars_column.columns(2, vertical_alignment="bottom")
+    token = widgets.position(token_column, view.strings, "After token")
+    with replacement_column:
+        replacement = widgets.choice(
+            st.segmented_control,
+            settings.REPLACEMENT,
+            "What takes their place",
+            widgets.REPLACEMENTS,
+            help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
         )
-    with list_column:
-        replacement = show_choices(view, off)
     before, after = (side(view, off, replacement, which) for which in SIDES)
-    token = widgets.position(st.container(), view.strings, "After token")
-    show_figures(view, before, after, token)
-    bars_column, tokens_column = st.columns(2, gap="large")
     with bars_column:
-        st.subheader(f"After {code(view.strings[token])}")
-        show_picture(before_after, view)
-    with tokens_column:
-        show_token_changes(view)
+        show_picture(before_after, view, across=9 / 20, taken=19)
+    show_figures(view, before, after, token)
+    show_choices(view, off)
+    show_token_changes(view)
     show_lenses(view, token)
 
 
@@ -106,8 +107,8 @@ def switch_all(n_layers: int, kinds: tuple[str, ...]) -> None:
     state.put(settings.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
 
 
-def show_choices(view: View, off: tuple[Part, ...]) -> str:
-    """Draw the switches for the keyboard, for neurons and for whole columns. Return what replaces the parts."""
+def show_choices(view: View, off: tuple[Part, ...]) -> None:
+    """Draw the switches for the keyboard, for neurons and for whole columns."""
     neurons = [str(part) for part in off if part.kind == "neuron"]
     widgets.several(
         st.multiselect,
@@ -125,13 +126,6 @@ def show_choices(view: View, off: tuple[Part, ...]) -> str:
         st.button("Switch all on", on_click=state.put, args=(settings.OFF, []), key="nothing-off", disabled=not off)
         with st.popover("A neuron"):
             show_neuron_switch(view)
-    return widgets.choice(
-        st.segmented_control,
-        settings.REPLACEMENT,
-        "What takes their place",
-        widgets.REPLACEMENTS,
-        help="Zero, or the mean of what the part gives at the positions of this text. A shortcut is always zero.",
-    )
 
 
 def show_neuron_switch(view: View) -> None:
@@ -187,7 +181,7 @@ def before_after(view: View, off: list[str], replacement: str, token: int) -> Ch
 
 def show_token_changes(view: View) -> None:
     """Show how much every token's log-probability changed."""
-    st.subheader("Every token of the text")
+    st.header("Every token of the text")
     if not show_picture(token_changes, view):
         st.caption("One token alone was not foreseen by anything: add a second.")
         return
@@ -211,12 +205,12 @@ def token_changes(view: View, off: list[str], replacement: str) -> Chart | None:
 
 def show_lenses(view: View, token: int) -> None:
     """Show the logit lens before and after."""
-    st.subheader("Logit lens, before and after")
+    st.header("Logit lens, before and after")
     for column, which in zip(st.columns(2), SIDES, strict=True):
         with column:
             st.markdown(f"**{which.title()}**")
             with st.spinner("Reading the stream at every depth…"):
-                show_picture(lens, view, variant=which)
+                show_picture(lens, view, variant=which, across=1 / 2)
     if len(view.tokens) > WINDOW:
         window = lens_window(view, token)
         st.caption(f"Positions {window.start} to {window.stop - 1}: choose another token to see the rest.")
@@ -230,7 +224,9 @@ def lens(view: View, off: list[str], replacement: str, token: int, variant: str)
     window = lens_window(view, token)
     found = view.computed(logit_lens, side(view, parts_of(off), replacement, variant), positions=window)
     return Chart(
-        partial(charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window]),
+        partial(
+            charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window], first=window.start
+        ),
         f"The most probable token at every depth, {variant}.",
     )
 

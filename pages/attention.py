@@ -282,7 +282,7 @@ def show_finder(view: View) -> None:
         scores = all_scores(view)
     does_column, causes_column = st.columns(2, gap="large")
     with does_column:
-        st.subheader("What they do")
+        st.header("What they do")
         kind = widgets.selectbox(
             st.container(),
             settings.HEAD_SCORE,
@@ -323,7 +323,7 @@ def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
 
 def show_causes(view: View) -> None:
     """Show what happens without each head, measured only on demand."""
-    st.subheader("What they cause")
+    st.header("What they cause")
     position = widgets.position(st.container(), view.strings, "After token")
     token = foreseen_token(view, position)
     why = "the most probable token" if position + 1 == len(view.tokens) else "what the text goes on with"
@@ -363,7 +363,7 @@ def foreseen_token(view: View, position: int) -> int:
 
 def show_strongest(scores: pd.DataFrame) -> None:
     """Show the strongest heads of each kind."""
-    st.subheader("The strongest heads of each kind")
+    st.header("The strongest heads of each kind")
     rows = []
     for kind, (name, _) in KINDS.items():
         best = scores.sort_values(kind, ascending=False, kind="stable").head(4)

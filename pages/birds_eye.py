@@ -143,7 +143,7 @@ def shortened(tokens: Tokens, most: int = CHIPS_SHOWN) -> tuple[str, ...]:
 def show_parameters(view: View) -> None:
     """Show where the parameters are, and the sizes of GPT-2 side by side."""
     config, tied = view.config, view.engine.tied_head
-    st.subheader("Where the parameters are")
+    st.header("Where the parameters are")
     show_picture(parameters, view)
     once, twice = (parameter_count(config, tied_head=choice) for choice in (True, False))
     st.markdown(
@@ -173,7 +173,7 @@ def parameters(view: View) -> Chart:
 
 def show_configuration(view: View) -> None:
     """Show this model's values for the course's seven configuration keys."""
-    st.subheader("Configuration")
+    st.header("Configuration")
     values = dict(view.config)
     rows = [{"key": key, "value": str(values[key]), "meaning": meaning} for key, meaning in MEANINGS.items()]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
@@ -181,7 +181,7 @@ def show_configuration(view: View) -> None:
 
 def show_stages() -> None:
     """Show the course's three stages, and where this app's pages belong."""
-    st.subheader("Three stages of building an LLM")
+    st.header("Three stages of building an LLM")
     for column, (title, text) in zip(st.columns(3), STAGES.items(), strict=True):
         with column.container(border=True):
             st.markdown(f"**{title}**\n\n{text}")
@@ -193,7 +193,7 @@ def show_stages() -> None:
 @fragment
 def show_skeleton(view: View) -> None:
     """Show the course's skeleton beside the real model: the same shapes, but nothing inside."""
-    st.subheader("The skeleton beside the real model")
+    st.header("The skeleton beside the real model")
     st.markdown(
         "The course begins with `DummyGPTModel`: random embeddings and a random head around **empty** Transformer "
         "blocks. What goes in and what comes out has the same shape, but no attention lets a token see the others: put "

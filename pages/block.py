@@ -45,7 +45,7 @@ KEYS = list(STEPS)
 NORMS = ("norm1", "norm2", "final_norm")
 LOGITS_CHECKED = 256  # tokens; for longer texts, only the chosen position's logits are recomputed
 LOGITS_SHOWN = 12
-TAKEN = 23.5  # rem: what the window needs for other things than the pictures
+TAKEN = 22.5  # rem: what the window needs for other things than the pictures
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
 ABOUT = About(
@@ -333,7 +333,7 @@ def neuron_table(view: View, layer: int, token: int) -> pd.DataFrame:
 
 def show_check(view: View, step: Step, layer: int, head: int, token: int) -> None:
     """Let the user pick a cell, and show its arithmetic."""
-    st.subheader("Check this number")
+    st.header("Check this number")
     index = pick_cell(view, step, layer, head, token)
     found = explain(view.trace(), step, index, layer if step.in_block else None)
     columns = st.columns(3)

@@ -50,22 +50,24 @@ def show(view: View) -> None:
 @fragment
 def show_dropout(view: View) -> None:
     """Draw the settings, and the results of the runs."""
-    how, n_runs = choose(view)
-    layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
-    token = widgets.position(token_column, view.strings, "After token")
+    how, n_runs, layer, head, token = choose(view)
     all_runs(view, how, n_runs, layer, head, token, run=work.behind_bar(view, "Runs with dropout:"))
     show_spread(view, how, n_runs, layer, head, token)
     show_one_run(view, how, n_runs, layer, head, token)
 
 
-def choose(view: View) -> tuple[Dropout, int]:
-    """Let the user set mode, rate, places, seed and number of runs. Return the `Dropout` and the number of runs."""
-    mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
+def choose(view: View) -> tuple[Dropout, int, int, int, int]:
+    """Let the user set mode, rate, places, seed, runs, and what is looked at.
+
+    Return the `Dropout`, the number of runs, the layer, the head and the token.
+    """
+    training_column, rate_column, place_column, runs_column, seed_column = st.columns(
+        [1.3, 2, 4, 1.2, 1.2], vertical_alignment="bottom"
+    )
     training = widgets.entry(
-        mode_column.toggle,
+        training_column.toggle,
         settings.TRAINING,
-        "Training mode",
+        "Training",
         help="PyTorch: model.train(). Off is model.eval(): no dropout.",
     )
     rate = widgets.slider(
@@ -77,13 +79,9 @@ def choose(view: View) -> tuple[Dropout, int]:
         0.05,
         help=f"The share of numbers that become 0. This model was configured with {view.config['drop_rate']}.",
     )
-    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
-    seed = widgets.number(
-        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
-    )
     state.some_of(settings.DROPPED, list(WHERE))
     dropped = widgets.several(
-        st.pills,
+        place_column.pills,
         settings.DROPPED,
         "Where",
         list(WHERE),
@@ -91,7 +89,14 @@ def choose(view: View) -> tuple[Dropout, int]:
         selection_mode="multi",
         help="The three places where the course's model drops.",
     )
-    return dropout_of(training, rate, dropped, seed), n_runs
+    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
+    seed = widgets.number(
+        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
+    )
+    token_column, layer_column, head_column = st.columns([2, 1, 1])
+    token = widgets.position(token_column, view.strings, "After token")
+    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    return dropout_of(training, rate, dropped, seed), n_runs, layer, head, token
 
 
 def dropout_of(training: bool, rate: float, dropped: list[str], seed: int) -> Dropout:
@@ -125,16 +130,16 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
     found = all_runs(view, how, n_runs, layer, head, token)
     next_column, weights_column = st.columns(2, gap="large")
     with next_column:
-        st.subheader(f"After {code(view.strings[token])}")
-        show_picture(prediction_spread, view)
+        st.markdown(f"**After {code(view.strings[token])}**")
+        show_picture(prediction_spread, view, across=1 / 2, taken=21)
         changed = int((found.probabilities.argmax(axis=1) != 0).sum())
         st.caption(
             f"In {changed} of {len(found.probabilities)} runs another of these tokens comes out on top. Dropout keeps "
             "the mean of every number that it touches, but the model is not linear: their mean may lie elsewhere."
         )
     with weights_column:
-        st.subheader(f"What {code(view.strings[token])} attends to")
-        show_picture(weight_spread, view)
+        st.markdown(f"**What {code(view.strings[token])} attends to**")
+        show_picture(weight_spread, view, across=1 / 2, taken=21)
         st.caption("After dropout: 0 where the attention weight was dropped, larger than before where it stayed.")
 
 
@@ -172,7 +177,7 @@ def weight_spread(
 
 def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
     """Show what one run zeroes."""
-    st.subheader("One pass: what is zeroed")
+    st.header("One pass: what is zeroed")
     run = widgets.number(st.columns([1, 4])[0], settings.RUN, "Run", 0, n_runs - 1)
     with st.spinner("Running once more…"):
         found = one_run(view, how, run, layer, head, token)
@@ -181,12 +186,12 @@ def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, t
     before_column, after_column = st.columns(2)
     with before_column:
         st.markdown("**Attention weights of this run, before dropout:** rows sum to 1")
-        show_picture(before_dropout, view)
+        show_picture(before_dropout, view, across=1 / 2)
     with after_column:
         drops = how.rate and DropoutPlace.ATTENTION in how.places
         scale = f"the rest times {1 / (1 - how.rate):.3g}" if drops else "nothing changes"
         st.markdown(f"**After dropout:** {zeroed} of {possible} zeroed (×), {scale}")
-        show_picture(after_dropout, view)
+        show_picture(after_dropout, view, across=1 / 2)
     if first := first_shown(token):
         st.caption(f"The maps show positions {first} to {token}.")
 

@@ -49,11 +49,11 @@ def show_vectors(view: View) -> None:
     show_picture(embedding_map, view)
     lengths_column, cosines_column = st.columns(2, gap="large")
     with lengths_column:
-        st.subheader("Length of each vector")
-        show_picture(embedding_lengths, view)
+        st.header("Length of each vector")
+        show_picture(embedding_lengths, view, across=1 / 2)
     with cosines_column:
-        st.subheader("Cosine similarity between tokens")
-        show_picture(embedding_cosines, view)
+        st.header("Cosine similarity between tokens")
+        show_picture(embedding_cosines, view, across=1 / 2)
     show_components(view)
 
 
@@ -89,7 +89,7 @@ def embedding_cosines(view: View, embedding: str) -> Chart:
 @fragment
 def show_components(view: View) -> None:
     """Show the tokens along their main directions."""
-    st.subheader("The tokens along their main directions")
+    st.header("The tokens along their main directions")
     if len(view.tokens) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
         return
@@ -124,7 +124,7 @@ def n_components(in_3d: bool) -> int:
 @fragment
 def show_neighbours(view: View) -> None:
     """Show the tokens in the whole vocabulary that are nearest to a token of the text or to any word."""
-    st.subheader("Nearest tokens in the whole vocabulary")
+    st.header("Nearest tokens in the whole vocabulary")
     token_column, word_column = st.columns(2)
     token = widgets.position(token_column, view.strings, "Token of the text")
     word = widgets.entry(
@@ -166,7 +166,7 @@ def probed(view: View, token: int, word: str) -> Tokens:
 @fragment
 def show_positions(view: View) -> None:
     """Show the positional embedding itself: how alike positions are, and single dimensions over all positions."""
-    st.subheader("The positional embedding itself")
+    st.header("The positional embedding itself")
     n_positions, n_dimensions = view.engine.weights.w_pos.shape
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
@@ -179,10 +179,10 @@ def show_positions(view: View) -> None:
             max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
         )
-        show_picture(position_waves, view)
+        show_picture(position_waves, view, across=1 / 2)
         st.caption(f"The grey part is your text's: {len(view.tokens)} of {n_positions:,} positions.")
     with similarity_column:
-        show_picture(position_similarity, view)
+        show_picture(position_similarity, view, across=1 / 2)
         if step_of(n_positions) > 1:
             st.caption(f"Every {step_of(n_positions)}th position is shown.")
 

@@ -57,7 +57,6 @@ def show(view: View) -> None:
 @fragment
 def show_depth(view: View) -> None:
     """Show gradients and the similarity of tokens over depth, with and without shortcuts."""
-    st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
     with group_column:
         group = widgets.choice(
@@ -71,13 +70,13 @@ def show_depth(view: View) -> None:
     for name, (side, off) in sides(view, beside).items():
         with st.spinner(f"Going back through {name}…"):
             measured(side, off, group)
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns(2)
     with left:
         st.markdown("**Length of the gradient, layer by layer**")
-        show_picture(gradient_lengths, view)
+        show_picture(gradient_lengths, view, across=1 / 2, taken=16)
     with right:
         st.markdown("**How alike all tokens' vectors are:** their mean cosine similarity")
-        show_picture(token_likeness, view)
+        show_picture(token_likeness, view, across=1 / 2, taken=16)
     st.dataframe(depth_table(view, beside, group), hide_index=True)
     st.markdown(
         "In a network without normalisation, gradients shrink with every layer that has no shortcut. GPT-2 normalises "
@@ -181,7 +180,7 @@ def token_likeness(view: View, twin: bool) -> Chart | None:
 @fragment
 def show_attribution(view: View) -> None:
     """Show which tokens of the text a prediction rests on."""
-    st.subheader("Which tokens does a prediction rest on?")
+    st.header("Which tokens does a prediction rest on?")
     position_column, target_column, method_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token")
     best = int(view.trace().logits_at(position).argmax())

@@ -55,16 +55,16 @@ def depths(view: View) -> list[str]:
 @fragment
 def show_stream(view: View) -> None:
     """Show the stream's length at every depth, and what each part adds: how much, and in which direction."""
-    st.subheader("How long the stream's vectors are")
+    st.header("How long the stream's vectors are")
     show_picture(stream_norms, view)
-    st.subheader("What each attention and MLP adds")
+    st.header("What each attention and MLP adds")
     length_column, direction_column = st.columns(2)
     with length_column:
         st.markdown("**Its length**")
-        show_picture(added_norms, view)
+        show_picture(added_norms, view, across=1 / 2)
     with direction_column:
         st.markdown("**Its cosine similarity with the stream before:** above 0 it confirms, below 0 it takes back")
-        show_picture(added_cosines, view)
+        show_picture(added_cosines, view, across=1 / 2)
 
 
 @picture("stream-norms", "Length of the residual stream")
@@ -111,7 +111,7 @@ def added_cosines(view: View) -> Chart:
 @fragment
 def show_lens(view: View) -> None:
     """Show the logit lens as a grid, and tokens followed over the depth."""
-    st.subheader("Logit lens: what would it say if it stopped here?")
+    st.header("Logit lens: what would it say if it stopped here?")
     st.markdown(
         "The stream at every depth, after attention and after the MLP, goes through the final norm and the output "
         "head. The top row is the model's own prediction."
@@ -125,9 +125,9 @@ def show_lens(view: View) -> None:
     st.markdown(f"**After {code(view.strings[token])}: the tokens on top at any depth, followed through all**")
     rank_column, probability_column = st.columns(2)
     with probability_column:
-        show_picture(followed, view, variant="probability")
+        show_picture(followed, view, variant="probability", across=1 / 2)
     with rank_column:
-        show_picture(followed, view, variant="rank")
+        show_picture(followed, view, variant="rank", across=1 / 2)
 
 
 @picture("lens", "Logit lens", settings.TOKEN)
@@ -169,7 +169,7 @@ def followed(view: View, token: int, variant: str) -> Chart:
 @fragment
 def show_attribution(view: View) -> None:
     """Show which part of the model wrote a token's logit."""
-    st.subheader("Direct logit attribution: who wrote this logit?")
+    st.header("Direct logit attribution: who wrote this logit?")
     position_column, target_column, against_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token", key="attribution-position")
     best = int(view.trace().logits_at(position).argmax())
@@ -226,7 +226,14 @@ def attribution(view: View, token: int, target: str, against: str) -> Chart:
     mlps = table[table["kind"] == "mlp"]["contribution"].to_numpy()[:, None]
     rows = [f"layer {layer}" for layer in range(view.config["n_layers"])]
     columns = [f"head {number}" for number in heads.columns] + ["MLP"]
-    return Chart(
-        partial(charts.depth_map, np.hstack((heads.to_numpy(), mlps)), rows, columns, what="logits", signed=True),
-        "The contribution of every head and MLP to the logit.",
+    draw = partial(
+        charts.depth_map,
+        np.hstack((heads.to_numpy(), mlps)),
+        rows,
+        columns,
+        what="logits",
+        signed=True,
+        click="head",
+        n_heads=len(heads.columns),
     )
+    return Chart(draw, "The contribution of every head and MLP to the logit.")

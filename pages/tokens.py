@@ -24,10 +24,10 @@ def show(view: View) -> None:
     """Draw the page."""
     chips.token_strip(view.tokens)
     show_counts(view.tokens)
-    st.subheader("Every token")
+    st.header("Every token")
     table = token_table(view.tokens)
     st.dataframe(table, hide_index=True, height=min(38 * (len(table) + 1), 420))
-    st.subheader("Byte-pair encoding, merge by merge")
+    st.header("Byte-pair encoding, merge by merge")
     show_merges(view)
 
 

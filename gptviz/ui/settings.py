@@ -250,11 +250,14 @@ CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), IDS)
 # --- Ablation ----------------------------------------------------------------------------------
 
 
+OPEN_HEAD = "open"  # stands for the open head, until the user switches a part
+
+
 def _parts_of(words: list[str], shown: Shown) -> list[str]:
-    return [word for word in words if Part.parse(word).is_in(shown.config)]
+    return [word for word in words if word != OPEN_HEAD and Part.parse(word).is_in(shown.config)]
 
 
-OFF: Setting[list[str]] = Setting("off", ["L5H2"], PARTS, fit=_parts_of)  # one of story-gpt's two induction heads
+OFF: Setting[list[str]] = Setting("off", [OPEN_HEAD], PARTS, fit=_parts_of)
 NEURON_LAYER = Setting("neuron_layer", 0, WHOLE, _last_layer)
 NEURON = Setting("neuron", 0, WHOLE, lambda shown: (0, 4 * shown.config["emb_dim"] - 1))
 

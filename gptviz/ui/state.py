@@ -19,7 +19,21 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.ui import limits
-from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, SIZE, TEXT, TOKEN, Setting, join
+from gptviz.ui.settings import (
+    BOS,
+    CONTINUATION,
+    HEAD,
+    LAYER,
+    MODEL,
+    N_HEADS,
+    OFF,
+    SETTINGS,
+    SIZE,
+    TEXT,
+    TOKEN,
+    Setting,
+    join,
+)
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # per setting, percent-encoded: browsers and servers cut off longer addresses
@@ -177,11 +191,10 @@ def to_write(behind: tuple[int, ...]) -> int:
 
 def parts_off(config: GPTConfig) -> tuple[Part, ...]:
     """Return the parts that are switched off, limited to those that a model of this shape has."""
-    words = get(OFF)
-    parts = tuple(map(Part.parse, words))
+    parts = tuple(map(Part.parse, _words_off()))
     here = tuple(part for part in parts if part.is_in(config))
-    if here != parts:
-        if OFF.name in st.session_state[_UNCHECKED]:
+    if here != parts or get(OFF) == OFF.default:
+        if here != parts and OFF.name in st.session_state[_UNCHECKED]:
             _notice("The link switches parts off that this model does not have, so they are left out.")
         put(OFF, [str(part) for part in here])
     st.session_state[_UNCHECKED].discard(OFF.name)
@@ -190,8 +203,13 @@ def parts_off(config: GPTConfig) -> tuple[Part, ...]:
 
 def switch(word: str) -> None:
     """Switch a part off, or on again."""
-    off = get(OFF)
+    off = _words_off()
     put(OFF, [part for part in off if part != word] if word in off else [*off, word])
+
+
+def _words_off() -> list[str]:
+    off = get(OFF)
+    return [f"L{get(LAYER)}H{get(HEAD)}"] if off == OFF.default else off
 
 
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
