@@ -9,7 +9,7 @@ import patience
 import pytest
 import streamlit as st
 import torch
-from page_table import EXPERIMENTS, PAGES
+from page_table import EXPERIMENTS, OWN_TEXTS, PAGES, WORDS_ALONE
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
@@ -25,7 +25,6 @@ from gptviz.ui.page import EXAMPLE
 
 APP = Path(__file__).parents[1] / "app.py"
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
-OWN_TEXTS = {"patching"}  # pages that do not use the shared text
 EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))
 # Where all pages share the same code, the fast suite tests one page and the slow suite tests them all.
 ONE_PAGE, ONE_PAGE_OF_THE_TEXT = (
@@ -111,6 +110,10 @@ def charts(app):
     return [json.loads(element.proto.spec) for element in app.get("plotly_chart")]
 
 
+def has_content(app, page):
+    return app.expander if page in WORDS_ALONE else charts(app) or app.dataframe
+
+
 def notices(app):
     """Return the notices about settings in the link that could not be used, one sentence each."""
     boxes = [box.value for box in app.info if box.icon == ":material/link:"]
@@ -145,6 +148,8 @@ def test_the_page_table_is_read():
     assert PAGES.items() >= {"tokens": "Tokens", "attention": "Attention", "next_token": "Next token"}.items()
     assert "" in PAGES, "one page is the default"
     assert {"ablation", "patching"} <= EXPERIMENTS < PAGES.keys()
+    assert {"patching", "glossary"} == OWN_TEXTS
+    assert {"glossary"} == WORDS_ALONE
 
 
 def check_text(app, page, text, bos):
@@ -153,7 +158,7 @@ def check_text(app, page, text, bos):
     assert not notices(app)
     assert app.text_area(key="text").value == text
     assert app.toggle(key="bos").value is bos
-    assert charts(app) or app.dataframe
+    assert has_content(app, page)
 
 
 @EVERY_PAGE
@@ -571,7 +576,7 @@ def test_a_model_for_another_tokenizer_is_one_sentence(page, monkeypatch, tmp_pa
     app = open_page(page, model=path.name)
     check_page(app, page)
     assert "another tokenizer" in app.error[0].value
-    assert charts(app) or app.dataframe
+    assert has_content(app, page)
 
 
 # --- what is computed -------------------------------------------------------------------------------

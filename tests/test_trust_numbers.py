@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_app import EVERY_PAGE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
+from test_app import PAGES, WORDS_ALONE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module
@@ -77,7 +77,7 @@ def broken_model(request, tmp_path, monkeypatch):
     return path.name
 
 
-@EVERY_PAGE
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - WORDS_ALONE))
 def test_every_page_says_so_and_draws_none(broken_model, page):
     app = open_page("attention", model=broken_model, text="The cat sat on the mat")
     assert app.session_state["_model_in_use"] == broken_model

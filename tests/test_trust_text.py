@@ -18,8 +18,8 @@ from streamlit.proto.Markdown_pb2 import Markdown
 from test_app import (  # noqa: F401 - fixtures
     EVERY_PAGE,
     EVERY_PAGE_OF_THE_TEXT,
-    charts,
     check_page,
+    has_content,
     notices,
     open_page,
     served_as_an_app,
@@ -250,7 +250,7 @@ def check_any_text(app, page, text):
     assert not notices(app)
     assert app.text_area(key="text").value == text
     if app.session_state["bos"] or text:
-        assert charts(app) or app.dataframe
+        assert has_content(app, page)
     for element in app.get("plotly_chart"):
         assert not any(tag in element.proto.spec for tag in ("<script", "<img", "</div>", "<h1>"))
 

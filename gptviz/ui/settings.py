@@ -325,4 +325,8 @@ GROUP = _choice("group", ParameterGroup.ATTENTION)
 TWIN = Setting("twin", True, SWITCH)
 METHOD = _choice("method", AttributionMethod.INTEGRATED)
 
+# --- Glossary ----------------------------------------------------------------------------------
+
+TERM = Setting("term", "", STRING)  # a term, or words to look for; empty: all terms
+
 SETTINGS: tuple[Setting[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Setting))
