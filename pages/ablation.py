@@ -25,6 +25,7 @@ WINDOW = 6  # positions that each of the two lenses shows
 COLUMNS = {"attention": "attention", "mlp": "MLP", "shortcut1": "shortcut 1", "shortcut2": "shortcut 2"}
 ALL = {"attention": ("attention",), "MLPs": ("mlp",), "shortcuts": ("shortcut1", "shortcut2")}
 SIDES = ("before", "after")
+OPEN = (settings.LAYER, settings.HEAD)
 
 ABOUT = About(
     "Ablation",
@@ -71,20 +72,20 @@ def side(view: View, off: tuple[Part, ...], replacement: str, which: str) -> Tra
     return view.trace(off, by_mean=replacement == Replacement.MEAN) if which == "after" else view.trace()
 
 
-def parts_of(words: list[str]) -> tuple[Part, ...]:
-    """Return the parts that the setting names."""
-    return tuple(map(Part.parse, words))
+def parts_of(words: list[str], layer: int, head: int) -> tuple[Part, ...]:
+    """Return the parts that the setting `OFF` names, where head `head` of layer `layer` is open."""
+    return tuple(map(Part.parse, settings.parts_off(words, layer, head)))
 
 
 # --- the switches ------------------------------------------------------------------------------
 
 
-@picture("board", "Every part as a switch", settings.OFF)
-def switch_board(view: View, off: list[str]) -> Chart:
+@picture("board", "Every part as a switch", settings.OFF, *OPEN)
+def switch_board(view: View, off: list[str], layer: int, head: int) -> Chart:
     """The switches: heads, attention, MLP and shortcuts of every layer."""
     columns = [str(head) for head in range(view.config["n_heads"])] + list(COLUMNS.values())
     return Chart(
-        partial(charts.switch_board, parts(view.config), columns, off),
+        partial(charts.switch_board, parts(view.config), columns, settings.parts_off(off, layer, head)),
         "Every head, attention, MLP and shortcut of the model; a click switches one off.",
     )
 
@@ -100,10 +101,9 @@ def parts(config: GPTConfig) -> NDArray[np.str_]:
     )
 
 
-def switch_all(n_layers: int, kinds: tuple[str, ...]) -> None:
-    """Switch the parts of these kinds off in every layer, or all on again if they are off."""
+def switch_all(n_layers: int, kinds: tuple[str, ...], off: list[str]) -> None:
+    """Switch the parts of these kinds off in every layer, or all on again if they are among those `off`."""
     words = [str(Part(kind, layer)) for layer in range(n_layers) for kind in kinds]
-    off = state.get(settings.OFF)
     state.put(settings.OFF, [word for word in off if word not in words] + ([] if set(words) <= set(off) else words))
 
 
@@ -115,25 +115,29 @@ def show_choices(view: View, off: tuple[Part, ...]) -> None:
         settings.OFF,
         "Switched off",
         [*parts(view.config).ravel().tolist(), *neurons],
+        value=[str(part) for part in off],
         placeholder="nothing",
         help="L2H5 is head 5 of layer 2, L2N17 neuron 17 of its MLP. Type to find a part.",
     )
     with st.container(horizontal=True):
         for name, kinds in ALL.items():
             st.button(
-                f"All {name} off/on", on_click=switch_all, args=(view.config["n_layers"], kinds), key=f"all-{name}"
+                f"All {name} off/on",
+                on_click=switch_all,
+                args=(view.config["n_layers"], kinds, list(map(str, off))),
+                key=f"all-{name}",
             )
         st.button("Switch all on", on_click=state.put, args=(settings.OFF, []), key="nothing-off", disabled=not off)
         with st.popover("A neuron"):
-            show_neuron_switch(view)
+            show_neuron_switch(view, off)
 
 
-def show_neuron_switch(view: View) -> None:
+def show_neuron_switch(view: View, off: tuple[Part, ...]) -> None:
     """Draw the pickers for any neuron, and its switch."""
     layer = widgets.number(st.container(), settings.NEURON_LAYER, "Layer", 0, view.config["n_layers"] - 1)
     number = widgets.number(st.container(), settings.NEURON, "Neuron", 0, 4 * view.config["emb_dim"] - 1)
     word = str(Part("neuron", layer, number))
-    on_or_off = "on" if word in state.get(settings.OFF) else "off"
+    on_or_off = "on" if Part.parse(word) in off else "off"
     st.button(f"Switch {word} {on_or_off}", on_click=state.switch, args=(word,), key="switch-neuron", type="primary")
 
 
@@ -169,10 +173,10 @@ def changed(difference: float) -> str | None:
     return None if float(shown) == 0 else shown
 
 
-@picture("before-after", "Next tokens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN)
-def before_after(view: View, off: list[str], replacement: str, token: int) -> Chart:
+@picture("before-after", "Next tokens before and after", settings.OFF, *OPEN, settings.REPLACEMENT, settings.TOKEN)
+def before_after(view: View, off: list[str], layer: int, head: int, replacement: str, token: int) -> Chart:
     """The most probable next tokens of both runs."""
-    before, after = (side(view, parts_of(off), replacement, which).logits_at(token) for which in SIDES)
+    before, after = (side(view, parts_of(off, layer, head), replacement, which).logits_at(token) for which in SIDES)
     return Chart(
         partial(charts.next_token_pair, compare_next_tokens(before, after, k=7), SIDES),
         "The most probable next tokens before and after.",
@@ -188,13 +192,15 @@ def show_token_changes(view: View) -> None:
     st.caption("Change of each token's log-probability, given those before it. Below 0: what is off had helped.")
 
 
-@picture("token-changes", "What every token lost", settings.OFF, settings.REPLACEMENT)
-def token_changes(view: View, off: list[str], replacement: str) -> Chart | None:
+@picture("token-changes", "What every token lost", settings.OFF, *OPEN, settings.REPLACEMENT)
+def token_changes(view: View, off: list[str], layer: int, head: int, replacement: str) -> Chart | None:
     """The change of every token's log-probability, in nats; None if there is only one token."""
     if len(view.tokens) == 1:
         return None
     before, after = (
-        view.computed(prediction_table, side(view, parts_of(off), replacement, which))["surprisal_nats"].to_numpy(float)
+        view.computed(prediction_table, side(view, parts_of(off, layer, head), replacement, which))[
+            "surprisal_nats"
+        ].to_numpy(float)
         for which in SIDES
     )
     return Chart(
@@ -217,12 +223,18 @@ def show_lenses(view: View, token: int) -> None:
 
 
 @picture(
-    "ablation-lens", "Logit lens before and after", settings.OFF, settings.REPLACEMENT, settings.TOKEN, variants=SIDES
+    "ablation-lens",
+    "Logit lens before and after",
+    settings.OFF,
+    *OPEN,
+    settings.REPLACEMENT,
+    settings.TOKEN,
+    variants=SIDES,
 )
-def lens(view: View, off: list[str], replacement: str, token: int, variant: str) -> Chart:
+def lens(view: View, off: list[str], layer: int, head: int, replacement: str, token: int, variant: str) -> Chart:
     """The most probable token at every depth, for one of the two runs."""
     window = lens_window(view, token)
-    found = view.computed(logit_lens, side(view, parts_of(off), replacement, variant), positions=window)
+    found = view.computed(logit_lens, side(view, parts_of(off, layer, head), replacement, variant), positions=window)
     return Chart(
         partial(
             charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window], first=window.start

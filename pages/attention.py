@@ -84,9 +84,14 @@ ABOUT = About(
 )
 
 
-@fragment
 def show(view: View) -> None:
     """Draw the page."""
+    show_attention(view)
+
+
+@fragment
+def show_attention(view: View) -> None:
+    """Draw the choice of a view, and the view."""
     view_column, *columns = st.columns([2.3, 1, 1, 1.5, 2], vertical_alignment="bottom")
     with view_column:
         shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS)

@@ -63,7 +63,7 @@ def show_nothing_found(words: str) -> None:
 def show_unfolded(term: Term) -> None:
     """Show the one term that was asked for."""
     with st.container(border=True):
-        st.subheader(term.name)
+        st.header(term.name)
         st.markdown(term.definition)
         show_details(term)
 

@@ -138,7 +138,7 @@ def test_a_link_opens_a_term_and_its_button_opens_its_page():
     app = open_page("glossary", term="logit lens")
     check_page(app, "glossary")
     (term,) = (term for term in TERMS if term.name == "Logit lens")
-    assert [heading.value for heading in app.subheader] == ["Logit lens"]
+    assert [heading.value for heading in app.header] == ["Logit lens"]
     assert [formula.strip("$\n") for formula in formulas(app)] == [term.formula]
     assert term.source in [caption.value for caption in app.caption]
     (button,) = app.button
@@ -152,7 +152,7 @@ def test_what_is_typed_finds_terms():
     app = open_page("glossary")
     app.text_input(key="term").set_value("gradient").run()
     check_page(app, "glossary")
-    assert [heading.value for heading in app.subheader] == ["Gradient"]
+    assert [heading.value for heading in app.header] == ["Gradient"]
     assert 2 <= len(labels(app)) < 10
     assert all("radient" in label for label in labels(app))
     assert app.query_params == {"term": "gradient"}
@@ -160,7 +160,7 @@ def test_what_is_typed_finds_terms():
 
 def test_a_lone_find_is_open():
     app = open_page("glossary", term="nucleus")
-    assert [heading.value for heading in app.subheader] == ["Top-p"]
+    assert [heading.value for heading in app.header] == ["Top-p"]
     assert labels(app) == []
 
 

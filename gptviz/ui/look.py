@@ -38,12 +38,12 @@ def follow_browser() -> None:
 
 def root_size() -> float:
     """Return the size of ordinary text on a page in pixels, which is a `rem` in the stylesheet."""
-    match Size(state.get(SIZE)):
+    match state.get(SIZE):
         case Size.STAGE:
             return max(18, 0.0247 * state.window().height)
         case Size.LARGE:
             return 21
-        case Size.NORMAL:
+        case _:
             return 17
 
 

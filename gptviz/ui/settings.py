@@ -80,8 +80,12 @@ def _words(word: str) -> list[str]:
     return [part for part in word.split("-") if part]
 
 
+OPEN_HEAD = ["open"]  # of parts: the open head, until the user switches a part
+
+
 def _parts(word: str) -> list[str]:
-    return [str(Part.parse(part)) for part in _words(word)]
+    words = _words(word)
+    return words if words == OPEN_HEAD else [str(Part.parse(part)) for part in words]
 
 
 def _is_part(word: Any) -> bool:
@@ -106,7 +110,9 @@ NUMBERS = Kind[list[int]](
 NAMES = Kind[list[str]](
     _words, "-".join, lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value)
 )
-PARTS = Kind[list[str]](_parts, "-".join, lambda value: isinstance(value, list) and all(map(_is_part, value)))
+PARTS = Kind[list[str]](
+    _parts, "-".join, lambda value: value == OPEN_HEAD or (isinstance(value, list) and all(map(_is_part, value)))
+)
 
 
 def _choice(name: str, default: StrEnum) -> Setting[str]:
@@ -250,14 +256,16 @@ CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), IDS)
 # --- Ablation ----------------------------------------------------------------------------------
 
 
-OPEN_HEAD = "open"  # stands for the open head, until the user switches a part
-
-
 def _parts_of(words: list[str], shown: Shown) -> list[str]:
-    return [word for word in words if word != OPEN_HEAD and Part.parse(word).is_in(shown.config)]
+    return words if words == OPEN_HEAD else [word for word in words if Part.parse(word).is_in(shown.config)]
 
 
-OFF: Setting[list[str]] = Setting("off", [OPEN_HEAD], PARTS, fit=_parts_of)
+def parts_off(words: list[str], layer: int, head: int) -> list[str]:
+    """Return the parts that `OFF` names, where head `head` of layer `layer` is open."""
+    return [f"L{layer}H{head}"] if words == OPEN_HEAD else words
+
+
+OFF: Setting[list[str]] = Setting("off", OPEN_HEAD, PARTS, fit=_parts_of)
 NEURON_LAYER = Setting("neuron_layer", 0, WHOLE, _last_layer)
 NEURON = Setting("neuron", 0, WHOLE, lambda shown: (0, 4 * shown.config["emb_dim"] - 1))
 

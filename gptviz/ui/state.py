@@ -18,7 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
-from gptviz.ui import limits
+from gptviz.ui import limits, settings
 from gptviz.ui.settings import (
     BOS,
     CONTINUATION,
@@ -108,9 +108,9 @@ def get(setting: Setting[Value]) -> Value:
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
 
 
-def values(settings: Iterable[Setting[Any]]) -> tuple[Any, ...]:
+def values(several: Iterable[Setting[Any]]) -> tuple[Any, ...]:
     """Return the values of several settings, in the same order."""
-    return tuple(get(setting) for setting in settings)
+    return tuple(get(setting) for setting in several)
 
 
 def put(setting: Setting[Value], value: Value) -> None:
@@ -191,10 +191,13 @@ def to_write(behind: tuple[int, ...]) -> int:
 
 def parts_off(config: GPTConfig) -> tuple[Part, ...]:
     """Return the parts that are switched off, limited to those that a model of this shape has."""
+    if get(OFF) == OFF.default:
+        within(LAYER, 0, config["n_layers"] - 1)
+        within(HEAD, 0, config["n_heads"] - 1)
     parts = tuple(map(Part.parse, _words_off()))
     here = tuple(part for part in parts if part.is_in(config))
-    if here != parts or get(OFF) == OFF.default:
-        if here != parts and OFF.name in st.session_state[_UNCHECKED]:
+    if here != parts:
+        if OFF.name in st.session_state[_UNCHECKED]:
             _notice("The link switches parts off that this model does not have, so they are left out.")
         put(OFF, [str(part) for part in here])
     st.session_state[_UNCHECKED].discard(OFF.name)
@@ -208,8 +211,7 @@ def switch(word: str) -> None:
 
 
 def _words_off() -> list[str]:
-    off = get(OFF)
-    return [f"L{get(LAYER)}H{get(HEAD)}"] if off == OFF.default else off
+    return settings.parts_off(get(OFF), get(LAYER), get(HEAD))
 
 
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:

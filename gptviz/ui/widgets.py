@@ -132,10 +132,19 @@ def _put_one_of(
 
 
 def several(
-    draw: Callable[..., Any], setting: Setting[list[Value]], label: str, options: Sequence[Value], **how: Any
+    draw: Callable[..., Any],
+    setting: Setting[list[Value]],
+    label: str,
+    options: Sequence[Value],
+    *,
+    value: list[Value] | None = None,
+    **how: Any,
 ) -> list[Value]:
-    """A choice of several options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
-    value = state.get(setting)
+    """A choice of several options; `draw` is `st.multiselect` or `st.pills`.
+
+    It shows `value` if given, and else the setting, which must hold no other options.
+    """
+    value = state.get(setting) if value is None else value
 
     def keep(chosen: Any) -> None:
         if isinstance(chosen, list) and all(one in options for one in chosen):
