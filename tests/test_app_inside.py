@@ -51,7 +51,7 @@ def test_next_and_previous_step_walk_through_the_block():
     app = open_page("block", text=TEXT)
     next(button for button in app.button if button.label == "Next step").click().run()
     assert app.selectbox(key="step").value == "query"
-    next(button for button in app.button if button.label == "Previous step").click().run()
+    next(button for button in app.button if button.label == "Previous").click().run()
     assert app.selectbox(key="step").value == "norm1"
 
 
