@@ -1,8 +1,8 @@
 """Calibration of the logit lens: one temperature per depth, fitted on held-out text.
 
-The output head was trained on the final stream only. Earlier streams give logits that are too far apart, so the plain
-lens is far too sure in the middle of a model. Dividing its logits by a temperature mends this and leaves the order of
-the tokens as it is (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+The output head was trained on the final stream only, so nothing keeps the logits of earlier streams in scale: the plain
+lens of story-gpt is far too sure in the middle layers. Dividing its logits by a temperature mends this and leaves the
+order of the tokens as it is (Guo et al. 2017, "On Calibration of Modern Neural Networks").
 
 The measure is the mean of KL(final prediction || lens prediction), as in the tuned lens (Belrose et al. 2023,
 "Eliciting Latent Predictions from Transformers with the Tuned Lens"), which fits an affine map per layer; a temperature
@@ -79,7 +79,8 @@ def fitted_temperature(final: Predictions, logits: NDArray[np.float32]) -> float
 
     That mean is convex in 1 / temperature. Its slope there is the mean logit that the lens expects less the one that
     the final prediction expects: both are equal at the minimum, and the lens is too sure where the first is higher.
-    If they are equal nowhere between 1 / HOTTEST and HOTTEST, the nearer end is returned.
+    If they are equal nowhere between 1 / HOTTEST and HOTTEST, the result is near the better of these ends. Found by
+    Newton's method, and by halving the range where that does not converge.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     wanted = float((final.probabilities * shifted).sum(dtype=np.float64))
