@@ -177,15 +177,12 @@ def lens(view: View, token: int, lens_color: str, calibrated: bool, target: str)
     found = lens_of(view, token, lens_color, calibrated, target)
     grid = found.probabilities, found.strings, found.labels, view.strings[lens_window(view, token)]
     n_tokens = view.config["vocab_size"]
+    in_nats = partial(charts.lens_map, *grid, what="nats", limits=(0, math.log(n_tokens)))
     draw = {
         LensColor.PROBABILITY: partial(charts.lens_map, *grid),
         LensColor.RANK: partial(charts.lens_rank_map, found.target_ranks, n_tokens, *grid),
-        LensColor.ENTROPY: partial(
-            charts.lens_map, *grid, values=found.entropies, what="nats", limits=(0, math.log(n_tokens))
-        ),
-        LensColor.DIVERGENCE: partial(
-            charts.lens_map, *grid, values=found.divergences, what="nats", limits=(0, math.log(n_tokens))
-        ),
+        LensColor.ENTROPY: partial(in_nats, values=found.entropies),
+        LensColor.DIVERGENCE: partial(in_nats, values=found.divergences),
     }
     return Chart(
         draw[LensColor(lens_color)],
@@ -216,8 +213,9 @@ def show_distance(view: View, token: int, lens_color: str, calibrated: bool, tar
     found = lens_of(view, token, lens_color, calibrated, target)
     middle = len(found.points) // 2
     st.caption(
-        f"At these positions the {'calibrated' if calibrated else 'plain'} lens is, halfway at {found.labels[middle]}, "
-        f"{found.divergences[middle].mean():.2f} nats from the final prediction (mean KL divergence)."
+        f"Halfway, at {found.labels[middle]}, the {'calibrated' if calibrated else 'plain'} lens is "
+        f"{found.divergences[middle].mean():.2f} nats from the final prediction (KL divergence, mean over these "
+        "positions)."
     )
     if len(view.tokens) > WINDOW:
         window = lens_window(view, token)

@@ -88,7 +88,7 @@ def test_the_plain_lens_says_how_far_off_it_is_and_calibrates_nothing(monkeypatc
     app = open_page("residual", text=TEXT)
     assert not app.exception
     distance = logit_lens(story.run(TEXT)).divergences[6].mean()
-    assert any(f"plain lens is, halfway at L2 MLP, {distance:.2f} nats" in caption.value for caption in app.caption)
+    assert any(f"at L2 MLP, the plain lens is {distance:.2f} nats" in caption.value for caption in app.caption)
 
 
 def test_a_calibrated_lens_shows_its_figures_and_is_fitted_once_for_all_sessions(monkeypatch):
@@ -101,7 +101,7 @@ def test_a_calibrated_lens_shows_its_figures_and_is_fitted_once_for_all_sessions
     app.toggle(key="calibrated").set_value(True).run()
     assert not app.exception
     assert len(fits) == 13
-    assert any("calibrated lens is, halfway at L2 MLP" in caption.value for caption in app.caption)
+    assert any("at L2 MLP, the calibrated lens is" in caption.value for caption in app.caption)
     app.session_state["unfolded: Temperatures, and what they gain"] = True
     app.run()
     table = columns_of(app, "temperature").set_index("depth")
