@@ -1,5 +1,7 @@
 """Residual stream: what each part adds to it, what it would say at every depth, and which part wrote a logit."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,18 +10,35 @@ import streamlit as st
 
 from gptviz import charts
 from gptviz.analysis.logit_attribution import attribute_logit
-from gptviz.analysis.logit_lens import follow, logit_lens, stream_points
+from gptviz.analysis.logit_lens import LogitLens, follow, logit_lens, stream_points
 from gptviz.analysis.stream import added_to_stream
-from gptviz.ui import settings, widgets
+from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
+from gptviz.experiments.portions import Run
+from gptviz.ui import settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
 from gptviz.ui.pictures import Chart, picture, show_picture
+from gptviz.ui.settings import LensColor
 from gptviz.ui.tables import verdict
 from gptviz.ui.view import View
 
 WINDOW = 24  # positions that the lens shows: each cell costs one run of the output head, and must stay readable
 FOLLOWED = 8  # the most tokens that are followed over the depth
+LENS = (settings.TOKEN, settings.LENS_COLOR, settings.CALIBRATED, settings.TARGET)
+LENS_COLORS = {
+    LensColor.PROBABILITY: "probability",
+    LensColor.RANK: "rank of a token",
+    LensColor.ENTROPY: "entropy",
+    LensColor.DIVERGENCE: "divergence",
+}
+ABOUT_COLOR = {
+    LensColor.PROBABILITY: "Colour: the probability of the token in the cell.",
+    LensColor.RANK: "Colour: the rank of one token, on a logarithmic scale. Rank 1 is the most probable token.",
+    LensColor.ENTROPY: "Colour: the entropy of the prediction. 0 nats: it is sure; the scale ends at a uniform guess.",
+    LensColor.DIVERGENCE: "Colour: the KL divergence of this prediction from the final one. 0 nats: they are the same; "
+    "beyond the end of the scale, a uniform guess would be nearer.",
+}
 KINDS = {
     "embed": "token embedding",
     "pos_embed": "positional embedding",
@@ -116,12 +135,15 @@ def show_lens(view: View) -> None:
         "The stream at every depth, after attention and after the MLP, goes through the final norm and the output "
         "head. The top row is the model's own prediction."
     )
-    token = widgets.position(st.container(), view.strings)
+    token, color, calibrated, target = ask_for_lens(view)
+    if calibrated:
+        calibration(view, work.behind_bar(view, "Calibrating the lens:"))
     with st.spinner("Reading the stream at every depth…"):
         show_picture(lens, view)
-    if len(view.tokens) > WINDOW:
-        window = lens_window(view, token)
-        st.caption(f"Positions {window.start} to {window.stop - 1}: choose another token to see the rest.")
+    st.caption(ABOUT_COLOR[LensColor(color)])
+    show_distance(view, token, color, calibrated, target)
+    if calibrated:
+        widgets.folded("Temperatures, and what they gain", partial(show_temperatures, view))
     st.markdown(f"**After {code(view.strings[token])}: the tokens on top at any depth, followed through all**")
     rank_column, probability_column = st.columns(2)
     with probability_column:
@@ -130,14 +152,59 @@ def show_lens(view: View) -> None:
         show_picture(followed, view, variant="rank", across=1 / 2)
 
 
-@picture("lens", "Logit lens", settings.TOKEN)
-def lens(view: View, token: int) -> Chart:
+def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
+    """Draw the controls of the lens. Return the values of its settings."""
+    position_column, color_column, switch_column = st.columns([3, 5, 2])
+    token = widgets.position(position_column, view.strings)
+    with color_column:
+        color = widgets.choice(st.segmented_control, settings.LENS_COLOR, "Colour", LENS_COLORS)
+    calibrated = widgets.entry(
+        switch_column.toggle,
+        settings.CALIBRATED,
+        "Calibrated",
+        help="Divide the logits of each depth by a temperature, fitted on held-out stories to bring the predictions "
+        "as near to the final ones as possible. The order of the tokens, and so every rank, stays the same.",
+    )
+    if color == LensColor.RANK:
+        widgets.token(
+            color_column,
+            settings.TARGET,
+            "Rank of",
+            None,
+            placeholder="the final prediction at each position",
+            key="lens-target",
+        )
+    return token, color, calibrated, state.get(settings.TARGET)
+
+
+@picture("lens", "Logit lens", *LENS)
+def lens(view: View, token: int, lens_color: str, calibrated: bool, target: str) -> Chart:
     """The most probable next token at every depth and position."""
-    window = lens_window(view, token)
-    found = view.computed(logit_lens, view.trace(), positions=window)
+    found = lens_of(view, token, lens_color, calibrated, target)
+    grid = found.probabilities, found.strings, found.labels, view.strings[lens_window(view, token)]
+    n_tokens = view.config["vocab_size"]
+    in_nats = partial(charts.lens_map, *grid, what="nats", limits=(0, math.log(n_tokens)))
+    draw = {
+        LensColor.PROBABILITY: partial(charts.lens_map, *grid),
+        LensColor.RANK: partial(charts.lens_rank_map, found.target_ranks, n_tokens, *grid),
+        LensColor.ENTROPY: partial(in_nats, values=found.entropies),
+        LensColor.DIVERGENCE: partial(in_nats, values=found.divergences),
+    }
     return Chart(
-        partial(charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window]),
-        "The most probable next token at every depth and position, coloured by its probability.",
+        draw[LensColor(lens_color)],
+        f"The most probable next token at every depth and position, coloured by {LENS_COLORS[LensColor(lens_color)]}.",
+    )
+
+
+def lens_of(view: View, token: int, lens_color: str, calibrated: bool, target: str) -> LogitLens:
+    """Return the lens around the chosen position. Only a grid coloured by rank depends on the target."""
+    chosen = widgets.first_token(target, None) if lens_color == LensColor.RANK else None
+    return view.computed(
+        logit_lens,
+        view.trace(),
+        positions=lens_window(view, token),
+        target=chosen,
+        temperatures=temperatures(view, calibrated),
     )
 
 
@@ -147,10 +214,48 @@ def lens_window(view: View, token: int) -> slice:
     return slice(first, first + WINDOW)
 
 
-@picture("followed", "Tokens followed over the depth", settings.TOKEN, variants=("probability", "rank"))
-def followed(view: View, token: int, variant: str) -> Chart:
+def show_distance(view: View, token: int, lens_color: str, calibrated: bool, target: str) -> None:
+    """Say which positions are shown, and how far the lens is from the final prediction halfway through the model."""
+    found = lens_of(view, token, lens_color, calibrated, target)
+    middle = len(found.points) // 2
+    st.caption(
+        f"Halfway, at {found.labels[middle]}, the {'calibrated' if calibrated else 'plain'} lens is "
+        f"{found.divergences[middle].mean():.2f} nats from the final prediction (KL divergence, mean over these "
+        "positions)."
+    )
+    if len(view.tokens) > WINDOW:
+        window = lens_window(view, token)
+        st.caption(f"Positions {window.start} to {window.stop - 1}: choose another token to see the rest.")
+
+
+def calibration(view: View, run: Run | None = None) -> pd.DataFrame:
+    """Return the lens' temperatures on the bundled stories, and what they gain: see `calibrate_lens`."""
+    stories = held_out_stories(view.config["context_length"])
+    fit, check = ([replace(view, tokens=story).trace() for story in part] for part in stories)
+    return calibrate_lens(fit, check, run=run or view.run_portions)
+
+
+def temperatures(view: View, calibrated: bool) -> tuple[float, ...] | None:
+    """Return the temperature of every depth, or None for the plain lens."""
+    return tuple(calibration(view)["temperature"]) if calibrated else None
+
+
+def show_temperatures(view: View) -> None:
+    """Show the temperature of every depth, and the distance from the final prediction before and after."""
+    names = {"label": "depth", "kl_before": "KL before (nats)", "kl_after": "KL after (nats)"}
+    st.dataframe(calibration(view).rename(columns=names).round(4), hide_index=True)
+    st.caption(
+        "Logits are divided by the temperature. It is fitted on two stories; the mean KL divergences from the final "
+        "prediction are measured on two others, from other books. story-gpt learned from none of them."
+    )
+
+
+@picture(
+    "followed", "Tokens followed over the depth", settings.TOKEN, settings.CALIBRATED, variants=("probability", "rank")
+)
+def followed(view: View, token: int, calibrated: bool, variant: str) -> Chart:
     """The rank or the probability, over the depth, of the tokens that are on top at some depth."""
-    table = view.computed(follow, view.trace(), token)
+    table = view.computed(follow, view.trace(), token, temperatures=temperatures(view, calibrated))
     shown = list(dict.fromkeys(table["id"]))[:FOLLOWED]
     series = {
         f"{row['token'].iloc[0]} ({id})": row[variant].to_numpy()

@@ -377,3 +377,44 @@ def test_lists_keep_single_precision_exactly():
     assert shown[-1] is None
     np.testing.assert_array_equal(np.array(shown[:-1], dtype=np.float32), values[:-1])
     assert max(len(str(value)) for value in shown[:-1]) <= 15
+
+
+# --- the logit lens -----------------------------------------------------------------------------------
+
+LENS = (
+    np.array([[[0.5, 0.25]], [[0.75, 0.125]]]),  # [point, pos, k]
+    np.array([[["␣a", "<b>"]], [["␣dog", "␣cat"]]]),
+    ["embeddings", "L0 MLP"],
+    ["The"],
+)
+
+
+def test_the_lens_is_coloured_by_its_probabilities_or_by_what_it_is_given():
+    (usual,) = charts.lens_map(*LENS).data
+    np.testing.assert_array_equal(usual.z, [[0.5], [0.75]])
+    assert (usual.zmin, usual.zmax) == (0, 1)
+    (given,) = charts.lens_map(*LENS, values=np.array([[9.0], [2.0]]), what="nats", limits=(0, 11)).data
+    np.testing.assert_array_equal(given.z, [[9.0], [2.0]])
+    assert (given.zmin, given.zmax, given.colorbar.title.text) == (0, 11, "nats")
+    for drawn in (usual, given):
+        assert [list(row) for row in drawn.customdata] == [
+            ["␣a 50.0&#37;<br>&lt;b&gt; 25.0&#37;"],
+            ["␣dog 75.0&#37;<br>␣cat 12.5&#37;"],
+        ]
+        assert [list(row) for row in drawn.text] == [["␣a"], ["␣dog"]]
+
+
+def test_ranks_have_a_logarithmic_scale_with_the_first_at_its_strong_end():
+    (drawn,) = charts.lens_rank_map(np.array([[1000], [1]]), 50257, *LENS).data
+    np.testing.assert_allclose(drawn.z, [[-3], [0]])
+    assert drawn.zmin == pytest.approx(-np.log10(50257))
+    assert drawn.zmax == 0
+    assert dict(zip(drawn.colorbar.ticktext, drawn.colorbar.tickvals, strict=True)) == {
+        "1": 0,
+        "10": -1,
+        "100": -2,
+        "1,000": -3,
+        "10,000": -4,
+    }
+    assert [row[0].split("<br>")[0] for row in drawn.customdata] == ["rank 1,000", "rank 1"]
+    assert "%{z" not in drawn.hovertemplate, "z is a logarithm"

@@ -4,14 +4,18 @@ import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import gpt2_config, gpt2_tensors, tiny_model, write_folder
 
 import pages
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.charts import DARK, LIGHT
+from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.tokens import gpt2_tokenizer
 from gptviz.ui import models
 from gptviz.ui.pictures import PICTURES
+from gptviz.ui.settings import LensColor
 from gptviz.ui.view import View
 
 FOLDER = Path(pages.__file__).parent
@@ -34,6 +38,14 @@ def model_name(request, tmp_path_factory):
             yield "tiny"
     else:
         yield request.param
+
+
+@pytest.fixture(scope="module")
+def fitted(model_name):
+    """The lens' temperatures of the model."""
+    engine = View(model_name, gpt2_tokenizer().encode("a")).engine
+    stories = held_out_stories(engine.config["context_length"])
+    return calibrate_lens(*([engine.run(story) for story in part] for part in stories))["temperature"].tolist()
 
 
 def charts_of(picture, view, **given):
@@ -85,6 +97,29 @@ def test_equal_texts_have_one_surprisal_and_a_difference_of_heads(model_name):
     for key in ("surprisal-pair", "head-difference"):
         (chart,) = charts_of(PICTURES[key], view, same_text=True, other_model="untrained-twin")
         assert chart.draw(theme=LIGHT).data
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("target", ["", " cat"])
+def test_the_lens_shows_what_its_colours_stand_for(model_name, fitted, calibrated, target):
+    view = View(model_name, gpt2_tokenizer().encode("The cat sat."))
+    id = gpt2_tokenizer().encode(target).ids[0] if target else None
+    found = logit_lens(view.trace(), target=id, temperatures=fitted if calibrated else None)
+    expected = {
+        "probability": found.probabilities[:, :, 0],
+        "rank": -np.log10(found.target_ranks),
+        "entropy": found.entropies,
+        "divergence": found.divergences,
+    }
+    assert set(expected) == set(LensColor)
+    for color, values in expected.items():
+        (chart,) = charts_of(PICTURES["lens"], view, lens_color=color, calibrated=calibrated, target=target)
+        np.testing.assert_allclose(chart.draw(theme=LIGHT).data[0].z, values, rtol=1e-3, atol=1e-4, err_msg=color)
+    ranks, probabilities = (
+        chart.draw(theme=LIGHT).data for chart in reversed(charts_of(PICTURES["followed"], view, calibrated=calibrated))
+    )
+    assert np.array(ranks[0].y)[-1] == 1
+    assert np.array(probabilities[0].y)[-1] == pytest.approx(found.probabilities[-1, -1, 0], rel=1e-4)
 
 
 @pytest.mark.parametrize("key", EXPECTED)

@@ -25,7 +25,7 @@ from test_app import (  # noqa: F401 - fixtures
     served_as_an_app,
     this_machine,
 )
-from test_trust_numbers import CALLS
+from test_trust_numbers import CALLS, RANKS
 
 import gptviz.charts as charts_module
 from gptviz.charts.theme import labels
@@ -121,6 +121,14 @@ def drawn(name, strings):
         "run_spread": lambda: draw(ARRAY, ARRAY[0], strings, what="probability"),
         "lens_map": lambda: draw(
             ARRAY.reshape(4, 4, 1), np.array(strings * 4, dtype=object).reshape(4, 4, 1), ["low"] * 4, strings
+        ),
+        "lens_rank_map": lambda: draw(
+            RANKS,
+            20,
+            ARRAY.reshape(4, 4, 1),
+            np.array(strings * 4, dtype=object).reshape(4, 4, 1),
+            ["low"] * 4,
+            strings,
         ),
         "principal_scatter": lambda: draw(ARRAY[:, :3], strings, ARRAY[3, :3]),
         "surprisal_bars": lambda: draw(strings, ARRAY[3]),

@@ -242,6 +242,18 @@ KEY = Setting("key", 0, WHOLE, lambda shown: (0, len(shown.tokens) - 1))
 
 # --- Residual stream ---------------------------------------------------------------------------
 
+
+class LensColor(StrEnum):
+    """What the colours of the logit lens show."""
+
+    PROBABILITY = "probability"
+    RANK = "rank"
+    ENTROPY = "entropy"
+    DIVERGENCE = "divergence"
+
+
+LENS_COLOR = _choice("lens_color", LensColor.PROBABILITY)
+CALIBRATED = Setting("calibrated", False, SWITCH)  # whether the lens' logits are divided by a temperature per depth
 AGAINST = Setting("against", "", STRING)  # a token whose logit is subtracted; empty: none
 
 # --- Next token --------------------------------------------------------------------------------
