@@ -130,17 +130,16 @@ def added_cosines(view: View) -> Chart:
 @fragment
 def show_lens(view: View) -> None:
     """Show the logit lens as a grid, and tokens followed over the depth."""
-    st.header("Logit lens: what would it say if it stopped here?")
-    st.markdown(
-        "The stream at every depth, after attention and after the MLP, goes through the final norm and the output "
-        "head. The top row is the model's own prediction."
-    )
     token, color, calibrated, target = ask_for_lens(view)
     if calibrated:
         calibration(view, work.behind_bar(view, "Calibrating the lens:"))
     with st.spinner("Reading the stream at every depth…"):
-        show_picture(lens, view)
-    st.caption(ABOUT_COLOR[LensColor(color)])
+        show_picture(lens, view, taken=14)
+    st.caption(
+        "**Logit lens**: what would the model say if it stopped here? The stream at every depth, after attention and "
+        "after the MLP, goes through the final norm and the output head. The top row is the model's own prediction. "
+        + ABOUT_COLOR[LensColor(color)]
+    )
     show_distance(view, token, color, calibrated, target)
     if calibrated:
         widgets.folded("Temperatures, and what they gain", partial(show_temperatures, view))
@@ -154,10 +153,12 @@ def show_lens(view: View) -> None:
 
 def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
     """Draw the controls of the lens. Return the values of its settings."""
-    position_column, color_column, switch_column = st.columns([3, 5, 2])
+    position_column, color_column, target_column, switch_column = st.columns(
+        [2, 4, 2, 1.2], vertical_alignment="bottom"
+    )
     token = widgets.position(position_column, view.strings)
     with color_column:
-        color = widgets.choice(st.segmented_control, settings.LENS_COLOR, "Colour", LENS_COLORS)
+        color = widgets.choice(st.segmented_control, settings.LENS_COLOR, "Logit lens, coloured by", LENS_COLORS)
     calibrated = widgets.entry(
         switch_column.toggle,
         settings.CALIBRATED,
@@ -167,7 +168,7 @@ def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
     )
     if color == LensColor.RANK:
         widgets.token(
-            color_column,
+            target_column,
             settings.TARGET,
             "Rank of",
             None,
@@ -181,7 +182,8 @@ def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
 def lens(view: View, token: int, lens_color: str, calibrated: bool, target: str) -> Chart:
     """The most probable next token at every depth and position."""
     found = lens_of(view, token, lens_color, calibrated, target)
-    grid = found.probabilities, found.strings, found.labels, view.strings[lens_window(view, token)]
+    window = lens_window(view, token)
+    grid = found.probabilities, found.strings, found.labels, view.strings[window]
     n_tokens = view.config["vocab_size"]
     in_nats = partial(charts.lens_map, *grid, what="nats", limits=(0, math.log(n_tokens)))
     draw = {
@@ -191,7 +193,7 @@ def lens(view: View, token: int, lens_color: str, calibrated: bool, target: str)
         LensColor.DIVERGENCE: partial(in_nats, values=found.divergences),
     }
     return Chart(
-        draw[LensColor(lens_color)],
+        partial(draw[LensColor(lens_color)], first=window.start),
         f"The most probable next token at every depth and position, coloured by {LENS_COLORS[LensColor(lens_color)]}.",
     )
 

@@ -10,6 +10,7 @@ import pytest
 import gptviz
 from gptviz.analysis import heads
 from gptviz.analysis.highlights import clear_kind
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.catalog import STORY_GPT
 from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.numerics.head_kinds import repeated_random_ids

@@ -16,13 +16,17 @@ def lens_map(
     rows: Sequence[str],
     strings: Sequence[str],
     *,
+    values: NDArray[np.floating] | None = None,
+    what: str = "probability",
+    limits: tuple[float, float] = (0, 1),
     first: int = 0,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """The most probable token in each cell, coloured by its probability or by other `values`; hover shows the first k.
 
-    `probabilities` and `tokens` (as strings) are [point, pos, k], the most probable first. `rows` names the
-    points of the stream, the deepest on top; `strings` names the positions, which begin at `first`.
+    `probabilities` and `tokens` (as strings) are [point, pos, k], the most probable first. `values` [point, pos] are
+    what `what` says, in colours between `limits`. `rows` names the points of the stream, the deepest on top; `strings`
+    names the positions.
     """
     return depth_map(
         probabilities[:, :, 0] if values is None else values,
@@ -32,6 +36,7 @@ def lens_map(
         limits=limits,
         text=tokens[:, :, 0],
         hover=np.array(_listed(probabilities, tokens)),
+        first=first,
         theme=theme,
     )
 
@@ -44,6 +49,7 @@ def lens_rank_map(
     rows: Sequence[str],
     strings: Sequence[str],
     *,
+    first: int = 0,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """`lens_map` coloured by the rank of a chosen token: `ranks` is [point, pos], and 1 is the most probable.
@@ -63,6 +69,7 @@ def lens_rank_map(
         limits=(-np.log10(vocab_size), 0),
         text=tokens[:, :, 0],
         hover=np.array(told),
+        first=first,
         theme=theme,
     )
     powers = range(int(np.log10(vocab_size)) + 1)
@@ -80,14 +87,3 @@ def _listed(probabilities: NDArray[np.floating], tokens: NDArray[np.str_]) -> li
         ]
         for row in zip(tokens, probabilities, strict=True)
     ]
-    return depth_map(
-        probabilities[:, :, 0],
-        rows,
-        strings,
-        what="probability",
-        limits=(0, 1),
-        text=tokens[:, :, 0],
-        hover=np.array(told),
-        first=first,
-        theme=theme,
-    )
