@@ -133,8 +133,9 @@ def typed_prompts(view: View) -> tuple[View, View]:
 
 def ask(view: View) -> None:
     """Draw the fields for both prompts and both answers, and say what is wrong with them."""
-    for number, pair in enumerate(PAIRS):
-        st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}", type="tertiary")
+    with st.container(horizontal=True, gap="small"):
+        for number, pair in enumerate(PAIRS):
+            st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
     pair = suggested(view)
     about = "The prompt whose answer is to come back.", "The run that is patched."
     widgets.entry(st.text_input, settings.CLEAN, "Clean prompt", placeholder=pair.clean, help=about[0])

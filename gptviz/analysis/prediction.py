@@ -12,6 +12,13 @@ from ..trace import Trace
 _CHUNK = 32  # positions whose logits are held at once: 200 kB each
 
 
+def foreseen_token(trace: Trace, position: int) -> int:
+    """Return the id of the token that follows a position in the text, or the most probable one after the last."""
+    if position + 1 < len(trace):
+        return trace.tokens.ids[position + 1]
+    return int(trace.logits_at(position).argmax())
+
+
 def prediction_table(trace: Trace) -> pd.DataFrame:
     """One row per position: the model's prediction of the next token, and the text's own next token.
 

@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from gptviz.interventions import Part
 from gptviz.ui import settings, state
 from gptviz.ui.assets import asset
 from gptviz.ui.settings import SETTINGS, Setting
@@ -45,9 +44,9 @@ def _go() -> None:
     chosen = target.get("settings")
     for name, word in chosen.items() if isinstance(chosen, dict) else ():
         _put(str(name), str(word))
-    part = target.get("part")
-    if isinstance(part, str) and settings.OFF.kind.takes([part]):
-        state.switch(str(Part.parse(part)))
+    for name, change in (("switch", state.switch), ("off", state.switch_off)):
+        if settings.OFF.kind.takes([target.get(name)]):
+            change(target[name])
     if target.get("page") in state.pages():
         state.wish_for_page(target["page"])
 

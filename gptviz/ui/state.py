@@ -210,6 +210,12 @@ def switch(word: str) -> None:
     put(OFF, [part for part in off if part != word] if word in off else [*off, word])
 
 
+def switch_off(word: str) -> None:
+    """Switch a part off, with those that are off already."""
+    off = [] if get(OFF) == OFF.default else get(OFF)
+    put(OFF, [*off, word] if word not in off else off)
+
+
 def _words_off() -> list[str]:
     return settings.parts_off(get(OFF), get(LAYER), get(HEAD))
 

@@ -28,12 +28,14 @@ const room = () => {
     return [Math.floor(page.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight)), innerHeight]
 }
 
+const fits = (now, drawn) => now.every((pixels, axis) => Math.abs(pixels - drawn[axis]) <= 8)
+
 // A change is told once it has lasted for two looks: a sidebar slides, and a window is dragged.
 const tellRoom = (drawn, tell) => {
     const now = room()
     if (!now) return
     const word = now.join("x")
-    const isNew = now.some((pixels, axis) => Math.abs(pixels - drawn[axis]) > 8)
+    const isNew = !fits(now, drawn)
     if (isNew && word === window.gptvizRoom && word !== window.gptvizTold) {
         document.cookie = `gptviz_window=${word}; path=/; SameSite=Strict`
         tell((window.gptvizTold = word) && now)
@@ -92,6 +94,7 @@ export default function ({ data, setTriggerValue }) {
         if (connection !== "CONNECTED") window.gptvizAsks = 2
         else if (window.gptvizAsks && script === "notRunning") setTriggerValue("back", window.gptvizAsks--)
     }
+    window.gptvizFits = () => fits(room() || data.window, data.window)  // tests wait for this
     clearInterval(window.gptvizLook)  // left over from the previous run
     window.gptvizLook = setInterval(look, 300)
     if (window.gptvizEnter) return
@@ -103,7 +106,8 @@ export default function ({ data, setTriggerValue }) {
         if (target.closest(".copy-link")) copyLink(target)
     })
     if (innerWidth < 1000) query("[data-testid=stSidebarCollapseButton] button")?.click()
-    window.gptvizRoom = room()?.join("x")  // at the start, nothing moves
+    window.gptvizRoom = room()?.join("x")  // at the start nothing moves, so the first look counts
+    look()
     window.gptvizEnter = event => {
         const isPlain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey
         if (!isPlain || event.isComposing || !event.target.matches?.("[data-testid=stTextArea] textarea")) return
