@@ -9,7 +9,6 @@ from gptviz.ui import state
 from gptviz.ui.assets import asset
 from gptviz.ui.settings import SIZE, Size
 
-ONE_COLUMN = 900  # pixels: a narrower page has its columns one below the other
 _LOWEST = 18  # rem; a chart may be this high even in a low window
 _KEY = "follow-browser"
 
@@ -47,14 +46,14 @@ def root_size() -> float:
             return 17
 
 
-def theme(across: float = 1.0, taken: float = 13.5) -> Theme:
+def theme(across: float = 1.0, taken: float = 14.0) -> Theme:
     """Return the look of a chart, for the browser's mode and window.
 
     `across` is the chart's share of the page's width; a narrow page has one column. `taken` is the height, in rem, that
     the window needs for other things than the chart.
     """
     window, rem = state.window(), root_size()
-    width = window.width if across == 1 or window.width < ONE_COLUMN else across * window.width - rem
+    width = window.width if across == 1 or window.is_narrow else across * window.width - rem
     colors = DARK if st.context.theme.type == "dark" else LIGHT
     height = max(window.height - taken * rem, _LOWEST * rem)
     return replace(colors, font_size=round(0.9 * rem), width=int(width), height=int(height))

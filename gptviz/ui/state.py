@@ -54,7 +54,7 @@ def start() -> None:
     st.session_state[_DRAWN] = set()
     st.session_state[_KEYS] = {}
     st.session_state[_LEFT_OUT] = 0
-    st.session_state[_WINDOW] = _usual_window()
+    _take_window_from_cookie()
     st.session_state[_SETTINGS] = {setting.name: _from_url(setting) for setting in SETTINGS}
 
 
@@ -301,9 +301,10 @@ class Window(NamedTuple):
 
     width: int  # of the page's content, without the sidebar and the margins
     height: int  # of the whole window
+    is_narrow: bool  # whether the columns of a page are one below the other
 
 
-USUAL_WINDOW = Window(1184, 720)  # a projector, with the sidebar closed
+USUAL_WINDOW = Window(1184, 720, is_narrow=False)  # a projector, with the sidebar closed
 _REASONABLE = 200, 8000  # pixels: a browser may tell anything
 
 
@@ -314,22 +315,19 @@ def window() -> Window:
 
 
 def put_window(told: Any) -> None:
-    """Keep the room that the browser tells: a list of two numbers. Anything else changes nothing."""
-    if isinstance(told, list) and len(told) == 2 and all(type(pixels) is int for pixels in told):
-        st.session_state[_WINDOW] = _within_reason(*told)
+    """Keep the room that the browser tells: width, height, and 1 if it is narrow. Anything else changes nothing."""
+    if isinstance(told, list) and len(told) == 3 and all(type(number) is int for number in told):
+        low, high = _REASONABLE
+        width, height = (min(max(pixels, low), high) for pixels in told[:2])
+        st.session_state[_WINDOW] = Window(width, height, told[2] == 1)
 
 
-def _usual_window() -> Window:
-    """Return the room that this browser told last, which its cookie holds: then the first run needs no second one."""
-    parts = st.context.cookies.get("gptviz_window", "").split("x")
-    if len(parts) == 2 and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
-        return _within_reason(*map(int, parts))
-    return USUAL_WINDOW
-
-
-def _within_reason(width: int, height: int) -> Window:
-    low, high = _REASONABLE
-    return Window(min(max(width, low), high), min(max(height, low), high))
+def _take_window_from_cookie() -> None:
+    """Take the room that this browser told last: then the first run needs no second one."""
+    st.session_state[_WINDOW] = USUAL_WINDOW
+    words = st.context.cookies.get("gptviz_window", "").split("x")
+    if all(word.isascii() and word.isdigit() and len(word) < 6 for word in words):
+        put_window(list(map(int, words)))
 
 
 def wish_for_page(name: str) -> None:

@@ -21,14 +21,21 @@ const pushOnlyPages = function (state, title, url) {
 
 const query = selector => document.querySelector(selector)
 
+const ONE_COLUMN = 55  // rem: a narrower page has its columns one below the other, see page.css
+
+// The width and the height for a page, and 1 if it has one column, which the stylesheet learns here.
 const room = () => {
     const page = query("[data-testid=stMainBlockContainer]")
     if (!page) return null
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize)
+    const isNarrow = query("[data-testid=stMain]").clientWidth < ONE_COLUMN * rem
+    document.documentElement.classList.toggle("narrow", isNarrow)
     const { paddingLeft, paddingRight } = getComputedStyle(page)
-    return [Math.floor(page.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight)), innerHeight]
+    const width = Math.floor(page.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight))
+    return [width, innerHeight, Number(isNarrow)]
 }
 
-const fits = (now, drawn) => now.every((pixels, axis) => Math.abs(pixels - drawn[axis]) <= 8)
+const fits = (now, drawn) => now[2] === Number(drawn[2]) && [0, 1].every(axis => Math.abs(now[axis] - drawn[axis]) <= 8)
 
 // A change is told once it has lasted for two looks: a sidebar slides, and a window is dragged.
 const tellRoom = (drawn, tell) => {
