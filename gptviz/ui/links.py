@@ -23,11 +23,13 @@ def listen() -> None:
 
 def link(text: str, page: str, chosen: Mapping[Setting[Any], Any] | None = None) -> str:
     """Return HTML for a link that opens a page of the app with some settings."""
-    words = {setting.name: setting.kind.write(value) for setting, value in (chosen or {}).items()}
-    return (
-        f'<button class="link" data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}">'
-        f"{html.escape(text)}</button>"
-    )
+    return f'<button class="link" {as_attributes(chosen or {}, page)}>{html.escape(text)}</button>'
+
+
+def as_attributes(chosen: Mapping[Setting[Any], Any], page: str = "") -> str:
+    """Return the attributes that make an HTML element a link: it sets some settings, and opens a page if named."""
+    words = {setting.name: setting.kind.write(value) for setting, value in chosen.items()}
+    return f'data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}"'
 
 
 def head_link(layer: int, head: int, text: str = "") -> str:

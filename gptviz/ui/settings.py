@@ -179,6 +179,21 @@ SKELETON = Setting("skeleton", False, SWITCH)
 
 WORD = Setting("word", 0, WHOLE)
 
+
+class TokenValue(StrEnum):
+    """The values that can colour the tokens."""
+
+    NONE = "none"
+    SURPRISAL = "surprisal"
+    PROBABILITY = "probability"
+    RANK = "rank"
+    ATTENDS_TO = "attends_to"
+    ATTENDED_BY = "attended_by"
+    SALIENCY = "saliency"
+
+
+TOKEN_VALUE = _choice("token_value", TokenValue.NONE)
+
 # --- Embeddings --------------------------------------------------------------------------------
 
 
