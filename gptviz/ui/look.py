@@ -23,8 +23,10 @@ def page_style() -> None:
 def follow_browser() -> None:
     """Draw the page again when the browser's mode or window changes, or when it reconnects to the server.
 
-    It also makes Enter show the typed text, Back lead to the page before, and the frame's buttons work.
+    It also makes Enter show the typed text, Back lead to the page before, and the frame's buttons work; and a chart in
+    full screen keeps its title and controls.
     """
+    st.components.v2.component("full_screen", js=asset("full_screen.js"))(key="full-screen")
     component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
     component(
         key=_KEY,
