@@ -49,8 +49,9 @@ def _go() -> None:
     for name, change in (("switch", state.switch), ("off", state.switch_off)):
         if settings.OFF.kind.takes([target.get(name)]):
             change(target[name])
-    if target.get("page") in state.pages():
-        state.wish_for_page(target["page"])
+    page = target.get("page")
+    if isinstance(page, str) and page in state.pages():
+        state.wish_for_page(page)
 
 
 def _put(name: str, word: str) -> None:
