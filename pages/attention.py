@@ -1,5 +1,6 @@
 """Attention: one head in several readings, all heads at once, and heads found by what they do and what they cause."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -145,8 +146,8 @@ def show_head(view: View, columns: list[DeltaGenerator]) -> None:
 def attention_map(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
     """One head's heat map, in a reading."""
     values = read(view, reading, layer, head)
-    largest = descriptions.largest_weight(values, view.strings)
-    alt = f"Head {head} of layer {layer}. {READINGS[Reading(reading)][0]}: largest {largest}."
+    told = on_map(values, view.strings, token, reading)
+    alt = f"Head {head} of layer {layer}. {READINGS[Reading(reading)][0]}: {told}."
     if reading == Reading.SCORES:
         draw_scores = partial(
             charts.token_pair_map,
@@ -171,6 +172,16 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
         pooled=factor,
     )
     return Chart(draw, alt)
+
+
+def on_map(values: Array, strings: Sequence[str], token: int, reading: str) -> str:
+    """Return what is largest in a head's map; in the chosen row, if the reading makes every row as large."""
+    if reading == Reading.SCORES:
+        return descriptions.extreme_pairs(descriptions.past(values), strings)
+    if reading in (Reading.ROW, Reading.WITHOUT_FIRST):
+        names = descriptions.placed(strings)
+        return f"from {names[token]}, largest {descriptions.largest(names, values[token])}"
+    return descriptions.largest_weight(values, strings)
 
 
 @picture(
@@ -276,7 +287,7 @@ def all_heads(view: View, layer: int, head: int) -> Chart:
     on_first = descriptions.largest(names, tiles[..., 0].mean(axis=-1).ravel() / 255)
     return Chart(
         partial(charts.small_maps, tiles, chosen=(layer, head)),
-        f"The maps of all {len(names)} heads. Mean weight on the first token, the largest: {on_first}.",
+        f"The maps of all {len(names)} heads. Mean of the first column, the largest: {on_first}.",
     )
 
 

@@ -189,7 +189,7 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
         pattern = trace["pattern", layer][head]
         return Chart(
             partial(charts.attention_map, pattern, view.strings, chosen=token),
-            f"Attention weights of L{layer}H{head}: largest {descriptions.largest_weight(pattern, view.strings)}.",
+            f"Attention weights of L{layer}H{head}: {descriptions.largest_weight(pattern, view.strings)}.",
         )
     root = np.sqrt(view.config["emb_dim"] / view.config["n_heads"]) if variant == "raw" else 1
     values = trace["attn_scores", layer][head] * root
@@ -280,7 +280,7 @@ def gain_and_bias(view: View, step: str, layer: int) -> Chart | None:
     dimensions = descriptions.numbered("dimension", len(norm.gain))
     gain, bias = (descriptions.extremes(dimensions, values) for values in (norm.gain, norm.bias))
     draw = partial(charts.dimension_lines, {"gain": norm.gain, "bias": norm.bias})
-    return Chart(draw, f"Gain: {gain}. Bias: {bias}.")
+    return Chart(draw, f"{STEPS[step].title}. Gain: {gain}. Bias: {bias}.")
 
 
 def show_gelu(view: View, layer: int, token: int) -> None:

@@ -286,8 +286,7 @@ def head_side(
     pattern, strings = shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]
     return Chart(
         partial(charts.attention_map, pattern, strings),
-        f"Attention weights of L{layer}H{head} on the {variant} side: largest "
-        f"{descriptions.largest_weight(pattern, strings)}.",
+        f"Attention weights of L{layer}H{head} on the {variant} side: {descriptions.largest_weight(pattern, strings)}.",
     )
 
 

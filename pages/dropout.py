@@ -222,7 +222,7 @@ def before_dropout(
     pattern, strings = found.pattern[0, first:, first:], view.strings[first : token + 1]
     return Chart(
         partial(charts.attention_map, pattern, strings),
-        f"Weights of L{layer}H{head} in run {run} before dropout: largest "
+        f"Weights of L{layer}H{head} in run {run} before dropout: "
         f"{descriptions.largest_weight(pattern, strings, first)}.",
     )
 
@@ -238,6 +238,6 @@ def after_dropout(
     strings, n_crossed = view.strings[first : token + 1], np.count_nonzero((after == 0) & (pattern > 0))
     return Chart(
         partial(charts.dropped_map, pattern, after, strings),
-        f"The same weights after dropout, {n_crossed} of {np.count_nonzero(pattern > 0)} crossed out: largest "
+        f"The same weights after dropout, {n_crossed} of {np.count_nonzero(pattern > 0)} crossed out: "
         f"{descriptions.largest_weight(after, strings, first)}.",
     )

@@ -73,7 +73,7 @@ def embedding_lengths(view: View) -> Chart:
     """The lengths of all three embeddings over the text."""
     lengths = {name: norms(vectors(view, kind)) for kind, name in KINDS.items()}
     names = descriptions.placed(view.strings)
-    longest = [f"{kind.lower()} {descriptions.largest(names, values, most=1)}" for kind, values in lengths.items()]
+    longest = [f"{kind.lower()}: {descriptions.largest(names, values, most=1)}" for kind, values in lengths.items()]
     return Chart(
         partial(charts.token_lines, lengths, view.strings, what="Euclidean length"),
         f"The longest embedding of each kind: {descriptions.listed(longest)}.",

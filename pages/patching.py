@@ -273,9 +273,7 @@ def patched_map(
     shares = recovered_shares(view, question, kind)
     is_by_head = kind == "z"
     layers, columns = descriptions.numbered("layer", len(shares)), columns_of(question, kind)
-    extremes = descriptions.extreme_cells(
-        shares, layers, columns if is_by_head else descriptions.placed(columns), descriptions.percent
-    )
+    extremes = descriptions.extreme_cells(shares, layers, columns if is_by_head else descriptions.placed(columns))
     draw = partial(
         charts.depth_map,
         shares,
@@ -287,4 +285,4 @@ def patched_map(
         click="head" if is_by_head else "",
         chosen=(layer, head) if is_by_head else None,
     )
-    return Chart(draw, f"{KINDS[Patched(patched)]} patched, the share of the clean answer that comes back: {extremes}.")
+    return Chart(draw, f"{KINDS[Patched(patched)]} patched, recovered share of the clean answer: {extremes}.")

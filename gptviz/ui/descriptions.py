@@ -1,7 +1,7 @@
 """Wording of what a chart shows, for people who cannot see it: the few numbers that matter, as plain text.
 
 Numbers come from the arrays that the chart draws. NaN and infinite values, which no chart draws, are left out. Where
-no number is left, every description is "none".
+no number is left, a description says so.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from gptviz.charts.theme import cut
 
 Write = Callable[[float], str]  # a number as text
 
-NONE = "none"
+NONE, NO_NUMBERS = "none", "no numbers"
 MOST = 3  # of a list, how many are named
 _SPELLED = 2  # characters of a token, at most, that are named one by one
 _NAMES = {
@@ -78,24 +78,22 @@ def heads(n_layers: int, n_heads: int) -> list[str]:
 
 def number(value: float) -> str:
     """Return a number with three digits, or without decimals from 100 on. The minus sign is one that is read aloud."""
-    if not np.isfinite(value):
-        return NONE
     text = f"{value:,.0f}" if abs(value) >= 100 else f"{value + 0.0:.3g}"  # + 0.0 makes -0 a plain 0
     return text.replace("-", "\u2212", 1) if value < 0 else text
 
 
 def percent(share: float) -> str:
     """Return a share as the charts of predictions write it."""
-    return f"{share:.1%}" if np.isfinite(share) else NONE
+    return f"{share:.1%}"
 
 
 # --- lists -------------------------------------------------------------------------------------
 
 
-def listed(items: Sequence[str], most: int = MOST) -> str:
+def listed(items: Sequence[str], most: int = MOST, between: str = ", ") -> str:
     """Return the first `most` items, and how many more there are."""
     more = len(items) - most
-    return ", ".join([*items[:most], *([f"and {more:,} more"] if more > 0 else [])]) or NONE
+    return between.join([*items[:most], *([f"and {more:,} more"] if more > 0 else [])]) or NONE
 
 
 def valued(names: Sequence[str], values: ArrayLike, write: Write = number) -> list[str]:
@@ -108,12 +106,12 @@ def largest(names: Sequence[str], values: ArrayLike, write: Write = number, most
     """Return the `most` largest values with their names, the largest first; of equal ones, the earlier."""
     found = np.asarray(values, dtype=float)
     order = np.argsort(-np.where(np.isfinite(found), found, -np.inf), kind="stable")[:most]
-    return ", ".join(valued([names[at] for at in order], found[order], write)) or NONE
+    return ", ".join(valued([names[at] for at in order], found[order], write)) or NO_NUMBERS
 
 
-def extremes(names: Sequence[str], values: ArrayLike, write: Write = number) -> str:
-    """Return the highest and the lowest value with their names; of equal ones, the first."""
-    return extreme_cells(np.asarray(values, dtype=float)[None], [""], names, write)
+def extremes(names: Sequence[str], values: ArrayLike) -> str:
+    """Return the highest and the lowest value with their names: `extreme_cells` of a single row without a name."""
+    return extreme_cells(np.asarray(values, dtype=float)[None], [""], names)
 
 
 def changes(table: pd.DataFrame, first: str, second: str) -> str:
@@ -142,30 +140,34 @@ def past(values: NDArray[np.floating], *, itself: bool = True) -> NDArray[np.flo
 def largest_cell(values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str]) -> str:
     """Return the largest number of a map [row, column], with its place; of equal ones, the first."""
     found = _finite(values)
-    return NONE if found is None else _cell(found, int(np.nanargmax(found)), rows, columns, number)
+    return NO_NUMBERS if found is None else _cell(found, int(np.nanargmax(found)), rows, columns)
 
 
-def extreme_cells(
-    values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str], write: Write = number
-) -> str:
-    """Return the highest and the lowest number of a map [row, column], with their places.
+def extreme_cells(values: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Return the highest and the lowest number of a map [row, column], with their places; of equal ones, the first.
 
     A single number is given once, and where all are equal there is no place to name.
     """
     found = _finite(values)
     if found is None:
-        return NONE
+        return NO_NUMBERS
     high, low = int(np.nanargmax(found)), int(np.nanargmin(found))
     if np.isfinite(found).sum() == 1:
-        return _cell(found, high, rows, columns, write)
+        return _cell(found, high, rows, columns)
     if np.nanmax(found) == np.nanmin(found):
-        return f"{write(float(np.nanmax(found)))} everywhere"
-    return f"highest {_cell(found, high, rows, columns, write)}, lowest {_cell(found, low, rows, columns, write)}"
+        return f"{number(float(np.nanmax(found)))} everywhere"
+    return f"highest {_cell(found, high, rows, columns)}, lowest {_cell(found, low, rows, columns)}"
 
 
 def largest_weight(weights: NDArray[np.floating], strings: Sequence[str], first: int = 0) -> str:
-    """Return the largest number of a head's map [query, key], the future left out. `first` is as in `placed`."""
-    return largest_cell(past(weights), *_queries_and_keys(strings, first))
+    """Return the largest number of a head's map [query, key], the future left out. `first` is as in `placed`.
+
+    The text's first token can only look at itself, so its row is left out too, unless there is no other.
+    """
+    skipped = 1 if first == 0 and len(strings) > 1 else 0
+    queries, keys = _queries_and_keys(strings, first)
+    cell = largest_cell(past(weights)[skipped:], queries[skipped:], keys)
+    return f"largest below the first row {cell}" if skipped else f"largest {cell}"
 
 
 def extreme_pairs(values: NDArray[np.floating], strings: Sequence[str]) -> str:
@@ -184,9 +186,9 @@ def _finite(values: NDArray[np.floating]) -> NDArray[np.floating] | None:
     return np.where(is_finite, values, np.nan) if is_finite.any() else None
 
 
-def _cell(values: NDArray[np.floating], at: int, rows: Sequence[str], columns: Sequence[str], write: Write) -> str:
+def _cell(values: NDArray[np.floating], at: int, rows: Sequence[str], columns: Sequence[str]) -> str:
     row, column = divmod(at, values.shape[1])
-    return f"{write(values[row, column])} for {', '.join(filter(None, (rows[row], columns[column])))}"
+    return f"{number(float(values[row, column]))} for {', '.join(filter(None, (rows[row], columns[column])))}"
 
 
 # --- lines -------------------------------------------------------------------------------------
@@ -196,12 +198,12 @@ def ends(values: ArrayLike, write: Write = number) -> str:
     """Return the first and the last number of a line."""
     found = np.asarray(values, dtype=float)
     found = found[np.isfinite(found)]
-    return f"from {write(found[0])} to {write(found[-1])}" if found.size else NONE
+    return f"from {write(found[0])} to {write(found[-1])}" if found.size else NO_NUMBERS
 
 
 def courses(series: Mapping[str, ArrayLike], write: Write = number, most: int = MOST) -> str:
     """Return the first and the last number of every line: name -> numbers."""
-    return listed([f"{name} {ends(values, write)}" for name, values in series.items()], most)
+    return listed([f"{name} {ends(values, write)}" for name, values in series.items()], most, between="; ")
 
 
 def lens_course(strings: NDArray[np.str_], probabilities: NDArray[np.floating], labels: Sequence[str]) -> str:
