@@ -14,7 +14,7 @@ from gptviz.config import GPTConfig
 from gptviz.interventions import Part
 from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Trace
-from gptviz.ui import settings, state, widgets
+from gptviz.ui import descriptions, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About
 from gptviz.ui.pictures import Chart, picture, show_picture
@@ -84,9 +84,11 @@ def parts_of(words: list[str], layer: int, head: int) -> tuple[Part, ...]:
 def switch_board(view: View, off: list[str], layer: int, head: int) -> Chart:
     """The switches: heads, attention, MLP and shortcuts of every layer."""
     columns = [str(head) for head in range(view.config["n_heads"])] + list(COLUMNS.values())
+    board, words = parts(view.config), settings.parts_off(off, layer, head)
+    crossed = descriptions.listed([part for part in board.ravel().tolist() if part in words])
     return Chart(
-        partial(charts.switch_board, parts(view.config), columns, settings.parts_off(off, layer, head)),
-        "Every head, attention, MLP and shortcut of the model; a click switches one off.",
+        partial(charts.switch_board, board, columns, words),
+        f"Switches for the {board.size} heads, attentions, MLPs and shortcuts of the model. Off: {crossed}.",
     )
 
 
@@ -177,9 +179,10 @@ def changed(difference: float) -> str | None:
 def before_after(view: View, off: list[str], layer: int, head: int, replacement: str, token: int) -> Chart:
     """The most probable next tokens of both runs."""
     before, after = (side(view, parts_of(off, layer, head), replacement, which).logits_at(token) for which in SIDES)
+    table = compare_next_tokens(before, after, k=7)
     return Chart(
-        partial(charts.next_token_pair, compare_next_tokens(before, after, k=7), SIDES),
-        "The most probable next tokens before and after.",
+        partial(charts.next_token_pair, table, SIDES),
+        f"After {descriptions.token(view.strings[token])}: {descriptions.changes(table, *SIDES)}.",
     )
 
 
@@ -203,9 +206,11 @@ def token_changes(view: View, off: list[str], layer: int, head: int, replacement
         ].to_numpy(float)
         for which in SIDES
     )
+    change = np.append(np.nan, (before - after)[:-1])
+    extremes = descriptions.extremes(descriptions.placed(view.strings), change)
     return Chart(
-        partial(charts.value_bars, np.append(np.nan, (before - after)[:-1]), view.strings, what="nats"),
-        "Change of every token's log-probability, given those before it.",
+        partial(charts.value_bars, change, view.strings, what="nats"),
+        f"Change of every token's log-probability, in nats: {extremes}.",
     )
 
 
@@ -235,11 +240,13 @@ def lens(view: View, off: list[str], layer: int, head: int, replacement: str, to
     """The most probable token at every depth, for one of the two runs."""
     window = lens_window(view, token)
     found = view.computed(logit_lens, side(view, parts_of(off, layer, head), replacement, variant), positions=window)
+    at = token - window.start
+    course = descriptions.lens_course(found.strings[:, at, 0], found.probabilities[:, at, 0], found.labels)
     return Chart(
         partial(
             charts.lens_map, found.probabilities, found.strings, found.labels, view.strings[window], first=window.start
         ),
-        f"The most probable token at every depth, {variant}.",
+        f"Logit lens {variant}. After {descriptions.token(view.strings[token])}: {course}.",
     )
 
 

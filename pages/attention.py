@@ -1,5 +1,6 @@
 """Attention: one head in several readings, all heads at once, and heads found by what they do and what they cause."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -18,7 +19,7 @@ from gptviz.numerics.readings import strongest, value_weighted, without_first
 from gptviz.numerics.tiles import largest_of_squares, pool_factor
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Array
-from gptviz.ui import sentences, settings, state, widgets, work
+from gptviz.ui import descriptions, sentences, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.links import head_link
 from gptviz.ui.markdown import code
@@ -145,7 +146,8 @@ def show_head(view: View, columns: list[DeltaGenerator]) -> None:
 def attention_map(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
     """One head's heat map, in a reading."""
     values = read(view, reading, layer, head)
-    alt = f"{READINGS[Reading(reading)][0]} of head {head} in layer {layer}: queries down, keys across."
+    told = on_map(values, view.strings, token, reading)
+    alt = f"Head {head} of layer {layer}. {READINGS[Reading(reading)][0]}: {told}."
     if reading == Reading.SCORES:
         draw_scores = partial(
             charts.token_pair_map,
@@ -172,6 +174,16 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
     return Chart(draw, alt)
 
 
+def on_map(values: Array, strings: Sequence[str], token: int, reading: str) -> str:
+    """Return what is largest in a head's map; in the chosen row, if the reading makes every row as large."""
+    if reading == Reading.SCORES:
+        return descriptions.extreme_pairs(descriptions.past(values), strings)
+    if reading in (Reading.ROW, Reading.WITHOUT_FIRST):
+        names = descriptions.placed(strings)
+        return f"from {names[token]}, largest {descriptions.largest(names, values[token])}"
+    return descriptions.largest_weight(values, strings)
+
+
 @picture(
     "attention-lines", "One head's attention as lines", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING
 )
@@ -181,15 +193,12 @@ def attention_lines(view: View, layer: int, head: int, token: int, reading: str)
     pattern = read(view, reading if own else Reading.WEIGHTS, layer, head)
     first = first_line(len(view.tokens), token)
     window = slice(first, first + LINES_SHOWN)
+    shown, strings = np.nan_to_num(pattern[window, window]), view.strings[window]
+    names = descriptions.placed(strings, first)
+    largest = descriptions.largest(names[: token - first + 1], shown[token - first, : token - first + 1])
     return Chart(
-        partial(
-            charts.attention_lines,
-            np.nan_to_num(pattern[window, window]),
-            view.strings[window],
-            chosen=token,
-            first=first,
-        ),
-        f"The attention weights as lines from query to key; the chosen token is at position {token}.",
+        partial(charts.attention_lines, shown, strings, chosen=token, first=first),
+        f"Lines from query to key. From {names[token - first]}, the largest weights: {largest}.",
     )
 
 
@@ -274,10 +283,11 @@ def show_all(view: View) -> None:
 def all_heads(view: View, layer: int, head: int) -> Chart:
     """The patterns of all heads, layers down, heads across."""
     tiles = view.computed(all_tiles, view.trace(), tile_factor(view))
-    n_all = view.config["n_layers"] * view.config["n_heads"]
+    names = descriptions.heads(*tiles.shape[:2])
+    on_first = descriptions.largest(names, tiles[..., 0].mean(axis=-1).ravel() / 255)
     return Chart(
         partial(charts.small_maps, tiles, chosen=(layer, head)),
-        f"The attention patterns of all {n_all} heads, layers down, heads across.",
+        f"The maps of all {len(names)} heads. Mean of the first column, the largest: {on_first}.",
     )
 
 
@@ -330,7 +340,7 @@ def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
     name = KINDS[HeadScore(kind)][0]
     return Chart(
         partial(charts.head_grid, values, what=name, limits=limits, chosen=(layer, head)),
-        f"{name} score of every head.",
+        f"{name}, of every head. Largest: {descriptions.largest(descriptions.heads(*values.shape), values.ravel())}.",
     )
 
 
@@ -361,9 +371,10 @@ def head_causes(view: View, layer: int, head: int, token: int, replacement: str)
     """The change of a token's log-probability without each head, in nats."""
     question = view.trace(), token, foreseen_token(view.trace(), token), cast(Replacement, replacement)
     grid = head_effects(*question, run=view.run_portions)
+    change = descriptions.extremes(descriptions.heads(*grid.shape), grid.ravel())
     return Chart(
         partial(charts.head_grid, grid, what="nats", signed=True, chosen=(layer, head)),
-        "Change of the log-probability without each head.",
+        f"Change of the log-probability without each head, in nats: {change}.",
     )
 
 

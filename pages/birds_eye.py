@@ -13,7 +13,7 @@ from gptviz.config import parameter_count
 from gptviz.experiments.skeleton import dummy_logits
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens, strings_of
-from gptviz.ui import settings, state, widgets
+from gptviz.ui import descriptions, settings, state, widgets
 from gptviz.ui.drawing import Box, drawing
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About, open_page
@@ -165,9 +165,12 @@ def show_parameters(view: View) -> None:
 @picture("parameters", "Where the parameters are")
 def parameters(view: View) -> Chart:
     """A treemap of the model's parameters."""
+    tree = parameter_tree(view.config, tied_head=view.engine.tied_head)
+    whole, parts = int(tree["parameters"].iloc[0]), tree[tree["parent"] == "model"]
+    shares = descriptions.largest(parts["label"].tolist(), parts["parameters"] / whole, descriptions.percent)
     return Chart(
-        partial(charts.parameter_treemap, parameter_tree(view.config, tied_head=view.engine.tied_head)),
-        "A treemap of the model's parameters: embeddings, Transformer blocks, and what is in them.",
+        partial(charts.parameter_treemap, tree),
+        f"The model's {whole:,} parameters. The largest of {len(parts)} parts: {shares}.",
     )
 
 

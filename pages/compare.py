@@ -14,7 +14,7 @@ from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Array
-from gptviz.ui import chips, models, settings, state, widgets
+from gptviz.ui import chips, descriptions, models, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About
@@ -184,7 +184,8 @@ def next_pair(view: View, other_model: str, other_text: str, same_text: bool, bo
     other = other_side(view, other_model, other_text, same_text, bos)
     table = compare_next_tokens(*last_logits(view, other), k=7)
     return Chart(
-        partial(charts.next_token_pair, table, names_of(view, other)), "The most probable next tokens of both sides."
+        partial(charts.next_token_pair, table, names_of(view, other)),
+        f"Next tokens on the first and the second side: {descriptions.changes(table, *SIDES)}.",
     )
 
 
@@ -219,9 +220,11 @@ def surprisal_pair(view: View, other_model: str, other_text: str, same_text: boo
     other = other_side(view, other_model, other_text, same_text, bos)
     if view.tokens.ids != other.tokens.ids:
         return None
-    series = dict(zip(names_of(view, other), (surprisal_bits(view), surprisal_bits(other)), strict=True))
+    both = surprisal_bits(view), surprisal_bits(other)
+    first, second = (descriptions.largest(descriptions.placed(view.strings), bits) for bits in both)
     return Chart(
-        partial(charts.token_lines, series, view.strings, what="bits"), "Surprisal of every token for both sides."
+        partial(charts.token_lines, dict(zip(names_of(view, other), both, strict=True)), view.strings, what="bits"),
+        f"Surprisal in bits, the largest on the first side: {first}; on the second: {second}.",
     )
 
 
@@ -231,9 +234,11 @@ def surprisal_side(view: View, other_model: str, other_text: str, same_text: boo
     sides = dict(zip(SIDES, (view, other_side(view, other_model, other_text, same_text, bos)), strict=True))
     side = sides[variant]
     both = [surprisal_bits(one) for one in sides.values()]
+    bits = surprisal_bits(side)
     return Chart(
-        partial(charts.surprisal_bars, side.strings, surprisal_bits(side), beside=both),
-        "Surprisal of every token of this side.",
+        partial(charts.surprisal_bars, side.strings, bits, beside=both),
+        f"Surprisal in bits on the {variant} side, the largest: "
+        f"{descriptions.largest(descriptions.placed(side.strings), bits)}.",
     )
 
 
@@ -278,9 +283,10 @@ def head_side(
     other = other_side(view, other_model, other_text, same_text, bos)
     layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
     side = view if variant == "first" else other
+    pattern, strings = shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]
     return Chart(
-        partial(charts.attention_map, shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]),
-        f"The attention weights of head {head} in layer {layer}.",
+        partial(charts.attention_map, pattern, strings),
+        f"Attention weights of L{layer}H{head} on the {variant} side: {descriptions.largest_weight(pattern, strings)}.",
     )
 
 
@@ -294,16 +300,18 @@ def head_difference(
         return None
     layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
     difference = shown_pattern(other, layer, head) - shown_pattern(view, layer, head)
+    strings = other.strings[:MAPS_SHOWN]
+    extremes = descriptions.extreme_pairs(descriptions.past(difference), strings)
     return Chart(
         partial(
             charts.token_pair_map,
             difference,
-            other.strings[:MAPS_SHOWN],
+            strings,
             what="attention weight",
             limit=1.0,
             masked=True,
             down="query",
             across="key",
         ),
-        "The difference of the two maps.",
+        f"Attention weights of L{layer}H{head}, second side minus first: {extremes}.",
     )

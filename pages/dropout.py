@@ -13,7 +13,7 @@ from gptviz.experiments.portions import Run
 from gptviz.numerics.ranking import top_ids
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import strings_of
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
@@ -151,9 +151,11 @@ def prediction_spread(
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
     ids = next_ids(view, token)
     own = softmax(view.trace().logits_at(token))[ids]
+    strings = strings_of(ids)
+    spreads = descriptions.spreads(descriptions.tokens(strings), own, found.probabilities, descriptions.percent)
     return Chart(
-        partial(charts.run_spread, found.probabilities, own, strings_of(ids), what="probability"),
-        "The probabilities of the most probable next tokens in every run.",
+        partial(charts.run_spread, found.probabilities, own, strings, what="probability"),
+        f"Without dropout, after {descriptions.token(view.strings[token])}: {spreads}.",
     )
 
 
@@ -166,9 +168,11 @@ def weight_spread(
     row = view.trace()["pattern", layer][head, token, : token + 1]
     shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
     strings = [f"{at} · {view.strings[at]}" for at in shown]
+    names = [descriptions.placed([view.strings[at]], at)[0] for at in shown]
+    spreads = descriptions.spreads(names, row[shown], found.weights[:, shown], descriptions.number)
     return Chart(
         partial(charts.run_spread, found.weights[:, shown], row[shown], strings, what="attention weight"),
-        f"Attention weights of head {head} in layer {layer} in every run.",
+        f"Without dropout, L{layer}H{head} looks from {descriptions.token(view.strings[token])} at: {spreads}.",
     )
 
 
@@ -215,9 +219,11 @@ def before_dropout(
     """The weights from the run's softmax, before dropout."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
+    pattern, strings = found.pattern[0, first:, first:], view.strings[first : token + 1]
     return Chart(
-        partial(charts.attention_map, found.pattern[0, first:, first:], view.strings[first : token + 1]),
-        f"Attention weights of head {head} in layer {layer} before dropout.",
+        partial(charts.attention_map, pattern, strings),
+        f"Weights of L{layer}H{head} in run {run} before dropout: "
+        f"{descriptions.largest_weight(pattern, strings, first)}.",
     )
 
 
@@ -229,7 +235,9 @@ def after_dropout(
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
     pattern, after = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
+    strings, n_crossed = view.strings[first : token + 1], np.count_nonzero((after == 0) & (pattern > 0))
     return Chart(
-        partial(charts.dropped_map, pattern, after, view.strings[first : token + 1]),
-        "The same attention weights after dropout; those that became 0 are crossed.",
+        partial(charts.dropped_map, pattern, after, strings),
+        f"The same weights after dropout, {n_crossed} of {np.count_nonzero(pattern > 0)} crossed out: "
+        f"{descriptions.largest_weight(after, strings, first)}.",
     )

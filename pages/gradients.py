@@ -16,7 +16,7 @@ from gptviz.experiments.gradients import all_shortcuts, gradient_table
 from gptviz.experiments.portions import Run
 from gptviz.experiments.token_attribution import Integrated, gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About
@@ -155,7 +155,7 @@ def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
     blocks = [f"layer {layer}" for layer in range(view.config["n_layers"])]
     return Chart(
         partial(charts.depth_lines, series, blocks, what="length (logarithmic scale)", logarithmic=True),
-        "The gradient's length over the layers, with and without shortcuts.",
+        f"Length of the gradient from the first layer to the last: {descriptions.courses(series, most=len(series))}.",
     )
 
 
@@ -170,7 +170,8 @@ def token_likeness(view: View, twin: bool) -> Chart | None:
     depths = ["embeddings", *(f"layer {layer}" for layer in range(view.config["n_layers"]))]
     return Chart(
         partial(charts.depth_lines, series, depths, what="cosine similarity"),
-        "Mean cosine similarity of the tokens' vectors over depth, with and without shortcuts.",
+        f"Mean cosine similarity of the tokens from the embeddings to the last layer: "
+        f"{descriptions.courses(series, most=len(series))}.",
     )
 
 
@@ -229,7 +230,9 @@ def token_attribution(view: View, token: int, target: str, method: str) -> Chart
     else:
         contributions = view.computed(gradient_times_input, trace, token, predicted)
     shown = np.where(np.arange(len(view.tokens)) <= token, contributions, np.nan)
+    name = descriptions.token(view.engine.tokenizer.tokens([predicted]).strings[0])
+    extremes = descriptions.extremes(descriptions.placed(view.strings), shown)
     return Chart(
         partial(charts.value_bars, shown, view.strings, what="nats"),
-        "How much each token of the text counts for the chosen prediction.",
+        f"How much each token counts for the prediction {name}, in nats: {extremes}.",
     )

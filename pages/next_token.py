@@ -13,7 +13,7 @@ from gptviz.analysis.prediction import prediction_table
 from gptviz.checkpoints import WeightsError
 from gptviz.numerics.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID
-from gptviz.ui import chips, limits, settings, state, widgets
+from gptviz.ui import chips, descriptions, limits, settings, state, widgets
 from gptviz.ui.fragments import fragment, rerun_fragment
 from gptviz.ui.markdown import plain
 from gptviz.ui.page import About, stop_if_broken
@@ -122,7 +122,11 @@ def show_bars(written: View, token: int) -> None:
 def next_token_bars(view: View, token: int, k: int, temperature: float, top_k: int, top_p: float) -> Chart:
     """Each token's probability of being drawn, beside the model's own."""
     table, _ = candidates(view, token, k, sampling_of(temperature, top_k, top_p))
-    return Chart(partial(charts.next_token_bars, table), f"The {k} most probable next tokens after position {token}.")
+    bars = descriptions.valued(descriptions.tokens(table["token"]), table["drawn"], descriptions.percent)
+    return Chart(
+        partial(charts.next_token_bars, table),
+        f"After {descriptions.token(view.strings[token])}: {descriptions.listed(bars)}.",
+    )
 
 
 def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[pd.DataFrame, int]:
@@ -241,5 +245,6 @@ def surprisal_bars(view: View, token: int) -> Chart | None:
     bits = np.concatenate(([np.nan], table["surprisal_bits"].to_numpy()[:-1]))
     return Chart(
         partial(charts.surprisal_bars, view.strings, bits, chosen=token),
-        "Surprisal of every token, in bits: how little the model expected it.",
+        f"Surprisal of every token in bits, the largest: "
+        f"{descriptions.largest(descriptions.placed(view.strings), bits)}.",
     )

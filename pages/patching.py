@@ -13,7 +13,7 @@ from gptviz.experiments.patching import Kind, Question, all_patched, n_places, p
 from gptviz.numerics.chunks import chunks
 from gptviz.numerics.ranking import top_ids
 from gptviz.tokens import Tokens
-from gptviz.ui import chips, settings, state, widgets, work
+from gptviz.ui import chips, descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment, rerun_fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About, stop_if_broken
@@ -272,15 +272,17 @@ def patched_map(
     kind = cast(Kind, patched)
     shares = recovered_shares(view, question, kind)
     is_by_head = kind == "z"
+    layers, columns = descriptions.numbered("layer", len(shares)), columns_of(question, kind)
+    extremes = descriptions.extreme_cells(shares, layers, columns if is_by_head else descriptions.placed(columns))
     draw = partial(
         charts.depth_map,
         shares,
-        [f"layer {number}" for number in range(len(shares))],
-        columns_of(question, kind),
+        layers,
+        columns,
         what="recovered",
         signed=True,
         limits=(-1, 1),
         click="head" if is_by_head else "",
         chosen=(layer, head) if is_by_head else None,
     )
-    return Chart(draw, f"{KINDS[Patched(patched)]} patched: the share of the clean answer that comes back.")
+    return Chart(draw, f"{KINDS[Patched(patched)]} patched, recovered share of the clean answer: {extremes}.")

@@ -14,7 +14,7 @@ from gptviz.analysis.logit_lens import LogitLens, follow, logit_lens, stream_poi
 from gptviz.analysis.stream import added_to_stream
 from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.experiments.portions import Run
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
@@ -89,38 +89,35 @@ def show_stream(view: View) -> None:
 @picture("stream-norms", "Length of the residual stream")
 def stream_norms(view: View) -> Chart:
     """The length of every token's vector at every depth."""
-    added = added_to_stream(view.trace())
+    added, rows = added_to_stream(view.trace()), depths(view)
+    extremes = descriptions.extreme_cells(added.norms_of_stream, rows, descriptions.placed(view.strings))
     return Chart(
-        partial(charts.depth_map, added.norms_of_stream, depths(view), view.strings, what="length", format=".2f"),
-        "The length of every token's vector, from the embeddings at the bottom to the last layer on top.",
+        partial(charts.depth_map, added.norms_of_stream, rows, view.strings, what="length", format=".2f"),
+        f"The length of every token's vector at every depth: {extremes}.",
     )
 
 
 @picture("added-norms", "Length of what each part adds")
 def added_norms(view: View) -> Chart:
     """The length of what each attention and MLP adds to each token."""
-    added = added_to_stream(view.trace())
+    added, rows = added_to_stream(view.trace()), depths(view)[1:]
+    extremes = descriptions.extreme_cells(added.norms, rows, descriptions.placed(view.strings))
     return Chart(
-        partial(charts.depth_map, added.norms, depths(view)[1:], view.strings, what="length", format=".2f"),
-        "The length of what each attention and MLP adds to each token.",
+        partial(charts.depth_map, added.norms, rows, view.strings, what="length", format=".2f"),
+        f"The length of what each attention and MLP adds: {extremes}.",
     )
 
 
 @picture("added-cosines", "Direction of what each part adds")
 def added_cosines(view: View) -> Chart:
     """The cosine similarity between what each part adds and the stream before it."""
-    added = added_to_stream(view.trace())
+    added, rows = added_to_stream(view.trace()), depths(view)[1:]
+    extremes = descriptions.extreme_cells(added.cosines, rows, descriptions.placed(view.strings))
     return Chart(
         partial(
-            charts.depth_map,
-            added.cosines,
-            depths(view)[1:],
-            view.strings,
-            what="cosine similarity",
-            signed=True,
-            limits=(-1, 1),
+            charts.depth_map, added.cosines, rows, view.strings, what="cosine similarity", signed=True, limits=(-1, 1)
         ),
-        "The cosine similarity between what each part adds and the stream that it adds to.",
+        f"The cosine similarity between what each part adds and the stream before: {extremes}.",
     )
 
 
@@ -192,9 +189,14 @@ def lens(view: View, token: int, lens_color: str, calibrated: bool, target: str)
         LensColor.ENTROPY: partial(in_nats, values=found.entropies),
         LensColor.DIVERGENCE: partial(in_nats, values=found.divergences),
     }
+    at, color = token - window.start, LensColor(lens_color)
+    colors = {LensColor.RANK: found.target_ranks, LensColor.ENTROPY: found.entropies}
+    colors[LensColor.DIVERGENCE] = found.divergences
+    told = descriptions.lens_course(found.strings[:, at, 0], found.probabilities[:, at, 0], found.labels)
+    colored = f"; {LENS_COLORS[color]} {descriptions.ends(colors[color][:, at])}" if color in colors else ""
     return Chart(
-        partial(draw[LensColor(lens_color)], first=window.start),
-        f"The most probable next token at every depth and position, coloured by {LENS_COLORS[LensColor(lens_color)]}.",
+        partial(draw[color], first=window.start),
+        f"Logit lens. After {descriptions.token(view.strings[token])}: {told}{colored}.",
     )
 
 
@@ -259,14 +261,17 @@ def followed(view: View, token: int, calibrated: bool, variant: str) -> Chart:
     """The rank or the probability, over the depth, of the tokens that are on top at some depth."""
     table = view.computed(follow, view.trace(), token, temperatures=temperatures(view, calibrated))
     shown = list(dict.fromkeys(table["id"]))[:FOLLOWED]
-    series = {
-        f"{row['token'].iloc[0]} ({id})": row[variant].to_numpy()
+    lines = [
+        (row["token"].iloc[0], id, row[variant].to_numpy())
         for id, row in table[table["id"].isin(shown)].groupby("id", sort=False)
-    }
+    ]
+    series = {f"{string} ({id})": values for string, id, values in lines}
     is_rank = variant == "rank"
+    write = descriptions.number if is_rank else descriptions.percent
+    courses = descriptions.courses({descriptions.token(string): values for string, _, values in lines}, write)
     return Chart(
         partial(charts.depth_lines, series, depths(view), what=variant, logarithmic=is_rank, downwards=is_rank),
-        f"The {variant} of each token that is on top at some depth, over the depth.",
+        f"{variant.title()} from the embeddings to the last layer: {courses}.",
     )
 
 
@@ -318,10 +323,10 @@ def show_sum(view: View, table: pd.DataFrame, position: int, token: int, against
 def attribution_by_kind(view: View, token: int, target: str, against: str) -> Chart:
     """The logit divided among embeddings, heads, biases and MLPs."""
     sums = attribution_table(view, token, target, against).groupby("kind")["contribution"].sum()
-    values = np.array([sums[kind] for kind in KINDS])
+    values, names = np.array([sums[kind] for kind in KINDS]), list(KINDS.values())
     return Chart(
-        partial(charts.value_bars, values, list(KINDS.values()), what="logits", horizontal=True),
-        "The logit shared out among embeddings, heads, biases and MLPs.",
+        partial(charts.value_bars, values, names, what="logits", horizontal=True),
+        f"The logit by kind of part: {descriptions.extremes(names, values)}.",
     )
 
 
@@ -331,16 +336,12 @@ def attribution(view: View, token: int, target: str, against: str) -> Chart:
     table = attribution_table(view, token, target, against)
     heads = table[table["kind"] == "head"].pivot_table(index="layer", columns="head", values="contribution")
     mlps = table[table["kind"] == "mlp"]["contribution"].to_numpy()[:, None]
-    rows = [f"layer {layer}" for layer in range(view.config["n_layers"])]
-    columns = [f"head {number}" for number in heads.columns] + ["MLP"]
+    rows = descriptions.numbered("layer", view.config["n_layers"])
+    columns = [*descriptions.numbered("head", len(heads.columns)), "MLP"]
+    values = np.hstack((heads.to_numpy(), mlps))
     draw = partial(
-        charts.depth_map,
-        np.hstack((heads.to_numpy(), mlps)),
-        rows,
-        columns,
-        what="logits",
-        signed=True,
-        click="head",
-        n_heads=len(heads.columns),
+        charts.depth_map, values, rows, columns, what="logits", signed=True, click="head", n_heads=len(heads.columns)
     )
-    return Chart(draw, "The contribution of every head and MLP to the logit.")
+    return Chart(
+        draw, f"What every head and MLP adds to the logit: {descriptions.extreme_cells(values, rows, columns)}."
+    )

@@ -14,10 +14,10 @@ from gptviz.ui.view import View
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart function with its data, and a one-sentence description for people who cannot see the chart."""
+    """A chart function with its data, and what the chart says, for people who cannot see it."""
 
     draw: Callable[..., go.Figure]  # takes `theme`
-    alt: str
+    alt: str  # plain text: see `descriptions`
 
 
 @dataclass(frozen=True)
