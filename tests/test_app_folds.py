@@ -1,13 +1,15 @@
-"""Expanders, without a browser: a link opens what was open, and a click changes the link."""
+"""Expanders and the merge slider, without a browser: a link opens what was open, and a click changes the link."""
 
 import pytest
 from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from streamlit.testing.v1 import AppTest
 from test_app import check_page, go_to, notices, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 
+from gptviz.tokens import gpt2_tokenizer
 from gptviz.ui.settings import Fold
 
 TEXT = "The cat sat on the mat. The cat"
+WORD = "extraordinary"
 # Each fold's page, what else its link needs, and a part of what it holds: a table's columns, or a button.
 FOLDS = {
     Fold.SINK: ("attention", {}, {"switch-bos"}),
@@ -139,3 +141,70 @@ def test_a_fold_that_was_opened_before_the_session_began_stays_open(monkeypatch)
     check_page(app, "residual")
     assert is_open(app, Fold.ATTRIBUTION)
     assert address(app) == {"text": TEXT, "open": "attribution"}
+
+
+# --- merges -----------------------------------------------------------------------------------------
+
+
+def merges(app):
+    return app.slider(key="merge")
+
+
+def pieces_said(app):
+    return [caption.value for caption in app.caption if "bytes, before any merge" in caption.value]
+
+
+def test_all_merges_are_shown_at_first():
+    app = open_page("tokens", text=WORD)
+    n_merges = len(gpt2_tokenizer().merges(WORD)) - 1
+    assert (merges(app).value, merges(app).max) == (n_merges, n_merges)
+    assert any(f"Merge {n_merges} of {n_merges}:" in caption.value for caption in app.caption)
+    assert address(app) == {"text": WORD}
+
+
+def test_a_link_shows_its_merge():
+    app = open_page("tokens", text=WORD, merge="3")
+    assert merges(app).value == 3
+    assert any("Merge 3 of " in caption.value for caption in app.caption)
+    assert pieces_said(open_page("tokens", text=WORD, merge="0")) == [f"{len(WORD)} bytes, before any merge."]
+
+
+def test_the_merge_is_in_the_link_until_all_are_done():
+    app = open_page("tokens", text=WORD)
+    merges(app).set_value(2).run()
+    assert any("Merge 2 of " in caption.value for caption in app.caption)
+    assert address(app) == {"text": WORD, "merge": "2"}
+    merges(app).set_value(merges(app).max).run()
+    assert address(app) == {"text": WORD}
+
+
+def test_another_word_shows_all_of_its_merges():
+    text = f"{WORD} unbelievably"
+    app = open_page("tokens", text=text, merge="1")
+    app.selectbox(key="word").select(1).run()
+    assert merges(app).value == merges(app).max == len(gpt2_tokenizer().merges(" unbelievably")) - 1
+    assert address(app) == {"text": text, "word": "1"}
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [("99", "{last}"), ("-7", "-1"), ("9" * 40, "{last}")])
+def test_a_merge_that_the_word_does_not_have_is_the_nearest(asked, nearest):
+    app = open_page("tokens", text=WORD, merge=asked)
+    last = len(gpt2_tokenizer().merges(WORD)) - 1
+    (notice,) = notices(app)
+    assert notice.endswith(f"the nearest here is {nearest.format(last=last)}.")
+    assert merges(app).value == last
+
+
+def test_a_shorter_word_has_fewer_merges():
+    app = open_page("tokens", text=WORD, merge="4")
+    app.text_area(key="text").set_value("the").run()
+    check_page(app, "tokens")
+    assert merges(app).value == merges(app).max == len(gpt2_tokenizer().merges("the")) - 1
+    assert not notices(app)
+
+
+def test_a_word_without_merges_has_no_slider():
+    app = open_page("tokens", text="\u0710", merge="5")
+    check_page(app, "tokens")
+    assert not app.slider
+    assert pieces_said(app) == ["2 bytes, before any merge."]

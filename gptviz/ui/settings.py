@@ -192,6 +192,7 @@ SKELETON = Setting("skeleton", False, SWITCH)
 # --- Tokens ------------------------------------------------------------------------------------
 
 WORD = Setting("word", 0, WHOLE)
+MERGE = Setting("merge", -1, WHOLE)  # how many merges of the word are done; -1: all
 
 
 class TokenValue(StrEnum):

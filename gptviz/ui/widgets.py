@@ -67,6 +67,20 @@ def slider(
     return value
 
 
+def steps_done(place: DeltaGenerator, setting: Setting[int], label: str, n_steps: int) -> int:
+    """A slider for how many of `n_steps` steps are done. The setting is -1 for all of them, however many there are."""
+    value: int = state.within(setting, -1, n_steps)
+    shown = n_steps if value == -1 else value
+    _bound(
+        partial(place.slider, label, 0, n_steps),
+        setting.name,
+        shown,
+        {"value": shown},
+        lambda chosen: _put_within(setting, -1 if chosen == n_steps else chosen, -1, n_steps),
+    )
+    return shown
+
+
 def _put_within(setting: Setting[Any], value: Any, low: float, high: float) -> None:
     if setting.kind.takes(value) and low <= value <= high:
         state.put(setting, value)
