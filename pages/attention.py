@@ -137,7 +137,7 @@ def show_head(view: View, columns: list[DeltaGenerator]) -> None:
     place = st.empty()
     place.html(f"<p>{sentence}</p>")
     show_chosen(view, layer, head, token)
-    show_sink()
+    widgets.folded(settings.Fold.SINK, "Why does so much attention go to the first token?", show_sink)
     if view.engine.n_parameters * n_tokens <= MOST_WORK:
         place.html(f"<p>{sentence} {sentences.on_absence(view, layer, head, token)}</p>")
 
@@ -254,16 +254,15 @@ def show_chosen(view: View, layer: int, head: int, token: int) -> None:
 
 def show_sink() -> None:
     """Explain the attention sink, with the switch that shows it."""
-    with st.expander("Why does so much attention go to the first token?"):
-        st.markdown(
-            "The attention weights of a row must sum to 1, also when a head finds nothing to gather. Training made the "
-            "first position a place to leave them: its values are short, so looking there moves next to nothing, as "
-            "the value-weighted reading shows (Xiao et al. 2023 call it an attention sink). Put "
-            f"`{END_OF_TEXT}` in front, and it becomes the sink instead of your first word."
-        )
-        on = state.get(settings.BOS)
-        label = f"Take `{END_OF_TEXT}` away" if on else f"Put `{END_OF_TEXT}` in front"
-        st.button(label, on_click=state.put, args=(settings.BOS, not on), key="switch-bos")
+    st.markdown(
+        "The attention weights of a row must sum to 1, also when a head finds nothing to gather. Training made the "
+        "first position a place to leave them: its values are short, so looking there moves next to nothing, as "
+        "the value-weighted reading shows (Xiao et al. 2023 call it an attention sink). Put "
+        f"`{END_OF_TEXT}` in front, and it becomes the sink instead of your first word."
+    )
+    on = state.get(settings.BOS)
+    label = f"Take `{END_OF_TEXT}` away" if on else f"Put `{END_OF_TEXT}` in front"
+    st.button(label, on_click=state.put, args=(settings.BOS, not on), key="switch-bos")
 
 
 # --- all heads ---------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ def show_arithmetic(view: View, found: Explanation) -> None:
     st.markdown(f"**The {len(bars):,} {what}s; their sum is {bars.sum():.7g}**")
     show_picture(arithmetic, view)
     arrays = {name: value for name, value in single.items() if np.shape(value) == np.shape(bars)}
-    widgets.folded("All operands", lambda: st.dataframe(pd.DataFrame(arrays)))
+    widgets.folded(settings.Fold.OPERANDS, "All operands", lambda: st.dataframe(pd.DataFrame(arrays)))
 
 
 def terms(found: Explanation) -> tuple[np.ndarray | None, str]:

@@ -1,7 +1,5 @@
 """Glossary: the field's words, each with its formula, its source and the page that shows it."""
 
-from functools import partial
-
 import streamlit as st
 
 from gptviz.ui import settings, state, widgets
@@ -49,7 +47,7 @@ def show_terms() -> None:
         show_unfolded(asked_for)
     for term in terms:
         if term is not asked_for:
-            widgets.folded(f"**{term.name}.** {term.definition}", partial(show_details, term))
+            show_folded(term)
 
 
 def show_nothing_found(words: str) -> None:
@@ -66,6 +64,13 @@ def show_unfolded(term: Term) -> None:
         st.header(term.name)
         st.markdown(term.definition)
         show_details(term)
+
+
+def show_folded(term: Term) -> None:
+    """Show a term whose details are made only while it is unfolded."""
+    with st.expander(f"**{term.name}.** {term.definition}", key=f"unfolded: {term.name}", on_change="rerun") as place:
+        if place.open:
+            show_details(term)
 
 
 def show_details(term: Term) -> None:

@@ -115,7 +115,8 @@ def show_bars(written: View, token: int) -> None:
         f"Bar: the probability of being drawn, with these settings, out of {n_possible:,} tokens that can be. "
         "Mark: the model's own probability."
     )
-    widgets.folded("The numbers", lambda: st.dataframe(table, hide_index=True, column_config=NUMBERS))
+    show_numbers = partial(st.dataframe, table, hide_index=True, column_config=NUMBERS)
+    widgets.folded(settings.Fold.CANDIDATES, "The numbers", show_numbers)
 
 
 @picture("next-token-bars", "The most probable next tokens", settings.TOKEN, settings.K, *SAMPLING)
@@ -233,7 +234,9 @@ def show_foresight(written: View) -> None:
     for column, (label, value, explanation) in zip(st.columns(3), figures, strict=True):
         column.metric(label, value, help=explanation, border=True)
     show_picture(surprisal_bars, written)
-    widgets.folded("Every position's prediction", lambda: st.dataframe(table, hide_index=True))
+    widgets.folded(
+        settings.Fold.PREDICTIONS, "Every position's prediction", lambda: st.dataframe(table, hide_index=True)
+    )
 
 
 @picture("surprisal-bars", "Surprisal of every token", settings.TOKEN)

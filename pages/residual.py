@@ -139,7 +139,7 @@ def show_lens(view: View) -> None:
     )
     show_distance(view, token, color, calibrated, target)
     if calibrated:
-        widgets.folded("Temperatures, and what they gain", partial(show_temperatures, view))
+        widgets.folded(settings.Fold.TEMPERATURES, "Temperatures, and what they gain", partial(show_temperatures, view))
     st.markdown(f"**After {code(view.strings[token])}: the tokens on top at any depth, followed through all**")
     rank_column, probability_column = st.columns(2)
     with probability_column:
@@ -298,7 +298,7 @@ def show_attribution(view: View) -> None:
     show_sum(view, table, position, token, against)
     show_picture(attribution_by_kind, view)
     show_picture(attribution, view)
-    widgets.folded("Every part", lambda: st.dataframe(table, hide_index=True))
+    widgets.folded(settings.Fold.ATTRIBUTION, "Every part", lambda: st.dataframe(table, hide_index=True))
 
 
 def attribution_table(view: View, position: int, target: str, against: str) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Tokens: how the text is cut, and how byte-pair encoding got there."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -155,10 +157,11 @@ def show_merges(view: View) -> None:
         range(len(words)),
         format_func=lambda index: repr(words[index])[1:-1],
         key=state.key_for(settings.WORD.name, tuple(words)),
+        then=partial(state.put, settings.MERGE, settings.MERGE.default),
     )
     merges = tokenizer.merges(words[number])
     last = len(merges) - 1
-    step = step_column.slider("Merges done", 0, last, last, key=f"merges of {words[number]}") if last else 0
+    step = widgets.steps_done(step_column, settings.MERGE, "Merges done", last) if last else 0
     chips.pieces(merges[step].pieces)
     rank = merges[step].rank
     if rank is None:

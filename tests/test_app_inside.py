@@ -65,8 +65,7 @@ def test_attribution_says_that_its_sum_is_the_logit(query):
     (badge,) = badges(app)
     assert badge.startswith(":green-badge[")
     assert not app.dataframe, "what is folded is not made"
-    app.session_state["unfolded: Every part"] = True
-    app.run()
+    app = open_page("residual", text=TEXT, open="attribution", **query)
     table = columns_of(app, "part", "contribution")
     assert f"Sum of all parts {table['contribution'].sum():.4f}" in badge
 
@@ -102,8 +101,7 @@ def test_a_calibrated_lens_shows_its_figures_and_is_fitted_once_for_all_sessions
     assert not app.exception
     assert len(fits) == 13
     assert any("at L2 MLP, the calibrated lens is" in caption.value for caption in app.caption)
-    app.session_state["unfolded: Temperatures, and what they gain"] = True
-    app.run()
+    app = open_page("residual", text=TEXT, lens_color="rank", target=" dog", calibrated="1", open="temperatures")
     table = columns_of(app, "temperature").set_index("depth")
     assert (
         table["KL after (nats)"]["L1 attention":"L4 MLP"] < table["KL before (nats)"]["L1 attention":"L4 MLP"]
@@ -178,7 +176,7 @@ def test_causes_are_measured_when_asked_for_and_then_kept(monkeypatch):
 
 
 def test_bos_switch_of_the_sink_lens_is_the_shared_one():
-    app = open_page("attention", text=TEXT)
+    app = open_page("attention", text=TEXT, open="sink")
     app.button(key="switch-bos").click().run()
     assert app.session_state["bos"] is True
     assert app.query_params["bos"] in ("1", ["1"])

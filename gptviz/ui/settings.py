@@ -169,6 +169,20 @@ class Size(StrEnum):
 
 SIZE = _choice("size", Size.NORMAL)
 
+
+class Fold(StrEnum):
+    """The expanders of all pages. A link names them, so a name stays when a label changes; it has no hyphen."""
+
+    SINK = "sink"
+    OPERANDS = "operands"
+    TEMPERATURES = "temperatures"
+    ATTRIBUTION = "attribution"
+    CANDIDATES = "candidates"
+    PREDICTIONS = "predictions"
+
+
+OPEN_FOLDS: Setting[list[str]] = Setting("open", [], NAMES)
+
 # --- Bird's-eye view ---------------------------------------------------------------------------
 
 UNFOLDED = Setting("unfolded", 0, WHOLE, lambda shown: (-1, shown.config["n_layers"] - 1))  # a block; -1: none
@@ -178,6 +192,7 @@ SKELETON = Setting("skeleton", False, SWITCH)
 # --- Tokens ------------------------------------------------------------------------------------
 
 WORD = Setting("word", 0, WHOLE)
+MERGE = Setting("merge", -1, WHOLE)  # how many merges of the word are done; -1: all
 
 
 class TokenValue(StrEnum):

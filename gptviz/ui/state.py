@@ -341,16 +341,18 @@ def take_wish() -> str | None:
     return wish
 
 
-def tell(key: str, value: Any) -> tuple[bool, bool]:
+def tell(key: str, value: Any, *, starts_as: Any) -> tuple[bool, bool]:
     """Before a widget is drawn, make it show a value. Return whether it is new in this session and whether it was told.
 
     A widget is told a value only if it shows a different one. The browser treats a value from the server as newer than
     its own, so a key pressed in the meantime would be lost. A new widget is not told: Streamlit does not know yet what
-    the browser shows, which may be newer than the link after a restart of the server.
+    the browser shows, which may be newer than the link after a restart of the server. A widget that `starts_as` another
+    value than this one must be told nevertheless.
     """
     is_new = key not in st.session_state[_DRAWN]
     st.session_state[_DRAWN].add(key)
-    is_told = not is_new and key in st.session_state and bool(st.session_state[key] != value)
+    shown = starts_as if is_new or key not in st.session_state else st.session_state[key]
+    is_told = bool(shown != value)
     if is_told:
         st.session_state[key] = value
     return is_new, is_told

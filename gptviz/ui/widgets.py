@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from gptviz.tokens import gpt2_tokenizer
 from gptviz.ui import settings, state
-from gptviz.ui.settings import Replacement, Setting
+from gptviz.ui.settings import Fold, Replacement, Setting
 from gptviz.ui.view import View
 
 Value = TypeVar("Value")
@@ -27,9 +27,10 @@ def _bound(
 ) -> None:
     """Draw a widget that shows `value`, and call `keep` with what the user enters.
 
-    `starts_with` is the argument for the initial value of this kind of widget. `keep` must check the value it gets.
+    `starts_with` is the argument for the initial value of this kind of widget; without one, the widget starts as False.
+    `keep` must check the value it gets.
     """
-    is_new, is_told = state.tell(key, value)
+    is_new, is_told = state.tell(key, value, starts_as=value if starts_with else False)
     shown = draw(key=key, on_change=lambda: keep(state.recall(key)), **({} if is_told else starts_with))
     if is_new and shown != value:  # the browser had this page before this session began, so its value is newer
         keep(shown)
@@ -64,6 +65,20 @@ def slider(
     draw = partial(place.slider, label, low, high, step=step, help=help)
     _bound(draw, setting.name, value, {"value": value}, lambda chosen: _put_within(setting, chosen, low, high))
     return value
+
+
+def steps_done(place: DeltaGenerator, setting: Setting[int], label: str, n_steps: int) -> int:
+    """A slider for how many of `n_steps` steps are done. The setting is -1 for all of them, however many there are."""
+    value: int = state.within(setting, -1, n_steps)
+    shown = n_steps if value == -1 else value
+    _bound(
+        partial(place.slider, label, 0, n_steps),
+        setting.name,
+        shown,
+        {"value": shown},
+        lambda chosen: _put_within(setting, -1 if chosen == n_steps else chosen, -1, n_steps),
+    )
+    return shown
 
 
 def _put_within(setting: Setting[Any], value: Any, low: float, high: float) -> None:
@@ -198,8 +213,22 @@ def first_token(word: str, otherwise: Otherwise) -> int | Otherwise:
     return gpt2_tokenizer().encode(word).ids[0] if word else otherwise
 
 
-def folded(label: str, show: Callable[[], object]) -> None:
+def folded(fold: Fold, label: str, show: Callable[[], object]) -> None:
     """An expander. Its content is made and sent to the browser only while it is unfolded."""
-    with st.expander(label, key=f"unfolded: {label}", on_change="rerun") as place:
-        if place.open:
-            show()
+
+    def draw(**how: Any) -> bool:
+        with st.expander(label, **how) as place:
+            if place.open:
+                show()
+        return bool(place.open)
+
+    is_open = fold in state.some_of(settings.OPEN_FOLDS, [*Fold])
+    # An expander with another `expanded` is another widget to Streamlit, so this one always starts closed, and is told
+    # to open. If it was closed while the server restarted, it opens again, as the link says.
+    _bound(draw, f"fold-{fold}", is_open, {}, partial(_put_open, fold))
+
+
+def _put_open(fold: Fold, is_open: Any) -> None:
+    if type(is_open) is bool:
+        others = [name for name in state.get(settings.OPEN_FOLDS) if name != fold]
+        state.put(settings.OPEN_FOLDS, [*others, str(fold)] if is_open else others)
