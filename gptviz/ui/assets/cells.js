@@ -118,8 +118,12 @@ const spoken = (plot, cells, [across, down]) => {
 
 // --- links ----------------------------------------------------------------------------------------------------------
 
-const clicked = event => {
+// A menu closes when the pointer goes down elsewhere. The click comes later: it may have opened the menu.
+const pressed = event => {
     if (!event.target.closest(".head-menu")) closeMenu()
+}
+
+const clicked = event => {
     const link = event.target.closest("[data-go]")
     if (!link) return
     const [layer, head] = (link.dataset.head || "").split("-").map(Number)
@@ -135,5 +139,7 @@ export default function ({ setTriggerValue }) {
         for (const plot of document.querySelectorAll(".js-plotly-plot:not([tabindex])")) if (meaning(plot)) listen(plot)
     }, 300)
     document.removeEventListener("click", window.gptvizClicked)
+    document.removeEventListener("pointerdown", window.gptvizPressed)
     document.addEventListener("click", (window.gptvizClicked = clicked))
+    document.addEventListener("pointerdown", (window.gptvizPressed = pressed))
 }

@@ -78,15 +78,17 @@ const announcer = () => {
     return sentence => { if (place.textContent !== sentence) place.textContent = sentence }
 }
 
-const watchCharts = () => {
-    const said = new WeakMap()
-    new MutationObserver(changes => {
-        for (const { target } of changes) {
-            const now = target.getAttribute("aria-label")
-            if (target.matches("[data-testid=stPlotlyChart]") && said.get(target) !== now) window.gptvizSay(now)
-            said.set(target, now)
-        }
-    }).observe(document.body, { subtree: true, attributes: true, attributeFilter: ["aria-label"] })
+// The charts' descriptions by page and key. When some change, the first of them is said.
+const descriptions = new Map()
+const tellChanges = () => {
+    const changed = [...document.querySelectorAll("[data-testid=stPlotlyChart]")].filter(chart => {
+        const key = location.pathname + chart.closest("[class*=st-key-]")?.className.match(/st-key-\S+/)[0]
+        const now = chart.getAttribute("aria-label")
+        const isChanged = descriptions.has(key) && descriptions.get(key) !== now
+        descriptions.set(key, now)
+        return isChanged
+    })
+    if (changed.length) window.gptvizSay(changed[0].getAttribute("aria-label"))
 }
 
 export default function ({ data, setTriggerValue }) {
@@ -96,6 +98,7 @@ export default function ({ data, setTriggerValue }) {
         const mode = red + green + blue < 384 ? "dark" : "light"
         if (mode === data.drawn) window.gptvizAsked = null
         else if (mode !== window.gptvizAsked) setTriggerValue("mode", (window.gptvizAsked = mode))
+        tellChanges()
         tellRoom(data.window, room => setTriggerValue("window", room))
         const { testConnectionState: connection, testScriptState: script } = app.dataset
         if (connection !== "CONNECTED") window.gptvizAsks = 2
@@ -107,7 +110,6 @@ export default function ({ data, setTriggerValue }) {
     if (window.gptvizEnter) return
     history.pushState = pushOnlyPages
     window.gptvizSay = announcer()
-    watchCharts()
     document.addEventListener("click", ({ target }) => {
         if (target.closest(".edit-text")) openSidebar()
         if (target.closest(".copy-link")) copyLink(target)
