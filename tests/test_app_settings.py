@@ -123,7 +123,7 @@ def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(m
 
 @pytest.mark.fails
 @pytest.mark.parametrize(
-    ("module", "name"), [(chips, "token_strip"), (look, "follow_browser"), (models, "title"), (models, "loaded")]
+    ("module", "name"), [(chips, "shaded_strip"), (look, "follow_browser"), (models, "title"), (models, "loaded")]
 )
 def test_a_page_or_the_controls_that_fail_are_a_sentence_and_what_is_typed_stays(monkeypatch, module, name):
     app = open_page("tokens", text="One two three")
