@@ -196,6 +196,30 @@ def strings_of(ids: NDArray[np.integer] | Sequence[int]) -> tuple[str, ...]:
     return gpt2_tokenizer().tokens(listed).strings
 
 
+def characters(tokens: Tokens) -> list[str]:
+    """Return, for each token that holds only a part of a character, the whole character; "" for all others.
+
+    A character outside of English may be cut into several tokens, whose bytes mean nothing alone.
+    """
+    raw = b"".join(tokens.bytes)
+    ends = np.cumsum([len(part) for part in tokens.bytes]).tolist()
+    found = []
+    for part, end in zip(tokens.bytes, ends, strict=True):
+        first, last = end - len(part), end
+        while first > 0 and _continues(raw[first]):
+            first -= 1
+        while last < len(raw) and _continues(raw[last]):
+            last += 1
+        is_whole = (first, last) == (end - len(part), end)
+        found.append("" if is_whole else raw[first:last].decode("utf-8", errors="replace").strip())
+    return found
+
+
+def _continues(byte: int) -> bool:
+    """Whether a byte of UTF-8 belongs to the character of the byte before it."""
+    return byte & 0b1100_0000 == 0b1000_0000
+
+
 def display(raw: bytes) -> str:
     """Return a token's bytes as a string in which everything is visible.
 

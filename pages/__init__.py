@@ -10,6 +10,7 @@ from . import (
     compare,
     dropout,
     embeddings,
+    glossary,
     gradients,
     next_token,
     patching,
@@ -18,6 +19,6 @@ from . import (
 )
 
 PAGES: dict[str, list[ModuleType]] = {
-    "": [birds_eye, tokens, embeddings, attention, block, residual, next_token],
+    "": [birds_eye, tokens, embeddings, attention, block, residual, next_token, glossary],
     "Experiments": [ablation, patching, compare, dropout, gradients],
 }

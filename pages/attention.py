@@ -1,5 +1,6 @@
 """Attention: one head in several readings, all heads at once, and heads found by what they do and what they cause."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -11,25 +12,28 @@ from streamlit.delta_generator import DeltaGenerator
 from gptviz import charts
 from gptviz.analysis.heads import all_head_scores, all_tiles, ov_effect, rollout_to
 from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
+from gptviz.analysis.prediction import foreseen_token
 from gptviz.experiments.head_ablation import Replacement, head_effects
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.readings import strongest, value_weighted, without_first
 from gptviz.numerics.tiles import largest_of_squares, pool_factor
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Array
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, sentences, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
+from gptviz.ui.links import head_link
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About, name_tab
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.settings import AttentionView, HeadScore, Reading
-from gptviz.ui.tables import tables
+from gptviz.ui.tables import table_of_links, tables
 from gptviz.ui.view import View
 
 CELLS_SHOWN = 512  # on each side of the map: the million cells of 1,024 tokens keep a browser busy for seconds
 LINES_SHOWN = 40  # tokens; for a longer text, a window around the chosen one
 RANDOM_TOKENS = 50
-VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Head finder"}
+MOST_WORK = 3e11  # parameters times tokens: a pass that nobody asked for must be short
+VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Finder"}
 READINGS = {
     Reading.WEIGHTS: ("Attention weights, as they are", "Each row sums to 1."),
     Reading.ROW: (
@@ -84,15 +88,19 @@ ABOUT = About(
 )
 
 
-@fragment
 def show(view: View) -> None:
     """Draw the page."""
-    view_column, *columns = st.columns([2.3, 1, 1, 1.5, 2], vertical_alignment="bottom")
+    show_attention(view)
+
+
+@fragment
+def show_attention(view: View) -> None:
+    """Draw the choice of a view, and the view."""
+    view_column, *columns = st.columns([2.5, 1, 1, 1.5, 1.8], vertical_alignment="bottom")
     with view_column:
         shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS)
     if shown == AttentionView.ONE:
         show_head(view, columns)
-        show_sink()
     elif shown == AttentionView.ALL:
         show_all(view)
     else:
@@ -125,14 +133,21 @@ def show_head(view: View, columns: list[DeltaGenerator]) -> None:
             first = first_line(n_tokens, token)
             last = first + LINES_SHOWN - 1
             st.caption(f"Lines between positions {first} and {last}: choose another token to see the rest.")
+    sentence = sentences.on_head(view, layer, head, token)
+    place = st.empty()
+    place.html(f"<p>{sentence}</p>")
     show_chosen(view, layer, head, token)
+    show_sink()
+    if view.engine.n_parameters * n_tokens <= MOST_WORK:
+        place.html(f"<p>{sentence} {sentences.on_absence(view, layer, head, token)}</p>")
 
 
 @picture("attention-map", "One head's attention", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING)
 def attention_map(view: View, layer: int, head: int, token: int, reading: str) -> Chart:
     """One head's heat map, in a reading."""
     values = read(view, reading, layer, head)
-    alt = f"{READINGS[Reading(reading)][0]} of head {head} in layer {layer}: queries down, keys across."
+    told = on_map(values, view.strings, token, reading)
+    alt = f"Head {head} of layer {layer}. {READINGS[Reading(reading)][0]}: {told}."
     if reading == Reading.SCORES:
         draw_scores = partial(
             charts.token_pair_map,
@@ -159,6 +174,16 @@ def attention_map(view: View, layer: int, head: int, token: int, reading: str) -
     return Chart(draw, alt)
 
 
+def on_map(values: Array, strings: Sequence[str], token: int, reading: str) -> str:
+    """Return what is largest in a head's map; in the chosen row, if the reading makes every row as large."""
+    if reading == Reading.SCORES:
+        return descriptions.extreme_pairs(descriptions.past(values), strings)
+    if reading in (Reading.ROW, Reading.WITHOUT_FIRST):
+        names = descriptions.placed(strings)
+        return f"from {names[token]}, largest {descriptions.largest(names, values[token])}"
+    return descriptions.largest_weight(values, strings)
+
+
 @picture(
     "attention-lines", "One head's attention as lines", settings.LAYER, settings.HEAD, settings.TOKEN, settings.READING
 )
@@ -168,15 +193,12 @@ def attention_lines(view: View, layer: int, head: int, token: int, reading: str)
     pattern = read(view, reading if own else Reading.WEIGHTS, layer, head)
     first = first_line(len(view.tokens), token)
     window = slice(first, first + LINES_SHOWN)
+    shown, strings = np.nan_to_num(pattern[window, window]), view.strings[window]
+    names = descriptions.placed(strings, first)
+    largest = descriptions.largest(names[: token - first + 1], shown[token - first, : token - first + 1])
     return Chart(
-        partial(
-            charts.attention_lines,
-            np.nan_to_num(pattern[window, window]),
-            view.strings[window],
-            chosen=token,
-            first=first,
-        ),
-        f"The attention weights as lines from query to key; the chosen token is at position {token}.",
+        partial(charts.attention_lines, shown, strings, chosen=token, first=first),
+        f"Lines from query to key. From {names[token - first]}, the largest weights: {largest}.",
     )
 
 
@@ -261,10 +283,11 @@ def show_all(view: View) -> None:
 def all_heads(view: View, layer: int, head: int) -> Chart:
     """The patterns of all heads, layers down, heads across."""
     tiles = view.computed(all_tiles, view.trace(), tile_factor(view))
-    n_all = view.config["n_layers"] * view.config["n_heads"]
+    names = descriptions.heads(*tiles.shape[:2])
+    on_first = descriptions.largest(names, tiles[..., 0].mean(axis=-1).ravel() / 255)
     return Chart(
         partial(charts.small_maps, tiles, chosen=(layer, head)),
-        f"The attention patterns of all {n_all} heads, layers down, heads across.",
+        f"The maps of all {len(names)} heads. Mean of the first column, the largest: {on_first}.",
     )
 
 
@@ -282,7 +305,7 @@ def show_finder(view: View) -> None:
         scores = all_scores(view)
     does_column, causes_column = st.columns(2, gap="large")
     with does_column:
-        st.subheader("What they do")
+        st.header("What they do")
         kind = widgets.selectbox(
             st.container(),
             settings.HEAD_SCORE,
@@ -317,15 +340,15 @@ def head_scores(view: View, layer: int, head: int, kind: str) -> Chart | None:
     name = KINDS[HeadScore(kind)][0]
     return Chart(
         partial(charts.head_grid, values, what=name, limits=limits, chosen=(layer, head)),
-        f"{name} score of every head.",
+        f"{name}, of every head. Largest: {descriptions.largest(descriptions.heads(*values.shape), values.ravel())}.",
     )
 
 
 def show_causes(view: View) -> None:
     """Show what happens without each head, measured only on demand."""
-    st.subheader("What they cause")
+    st.header("What they cause")
     position = widgets.position(st.container(), view.strings, "After token")
-    token = foreseen_token(view, position)
+    token = foreseen_token(view.trace(), position)
     why = "the most probable token" if position + 1 == len(view.tokens) else "what the text goes on with"
     replacement = widgets.choice(
         st.segmented_control,
@@ -346,32 +369,25 @@ def show_causes(view: View) -> None:
 @picture("causes", "Heads by what they cause", settings.LAYER, settings.HEAD, settings.TOKEN, settings.REPLACEMENT)
 def head_causes(view: View, layer: int, head: int, token: int, replacement: str) -> Chart:
     """The change of a token's log-probability without each head, in nats."""
-    question = view.trace(), token, foreseen_token(view, token), cast(Replacement, replacement)
+    question = view.trace(), token, foreseen_token(view.trace(), token), cast(Replacement, replacement)
     grid = head_effects(*question, run=view.run_portions)
+    change = descriptions.extremes(descriptions.heads(*grid.shape), grid.ravel())
     return Chart(
         partial(charts.head_grid, grid, what="nats", signed=True, chosen=(layer, head)),
-        "Change of the log-probability without each head.",
+        f"Change of the log-probability without each head, in nats: {change}.",
     )
 
 
-def foreseen_token(view: View, position: int) -> int:
-    """Return the token that follows a position in the text, or the most probable token after the last position."""
-    if position + 1 < len(view.tokens):
-        return view.tokens.ids[position + 1]
-    return int(view.trace().logits_at(position).argmax())
-
-
 def show_strongest(scores: pd.DataFrame) -> None:
-    """Show the strongest heads of each kind."""
-    st.subheader("The strongest heads of each kind")
-    rows = []
+    """Show the strongest heads of each kind, each with its menu."""
+    st.header("The strongest heads of each kind")
+    rows = {}
     for kind, (name, _) in KINDS.items():
         best = scores.sort_values(kind, ascending=False, kind="stable").head(4)
         if not best[kind].isna().all():
-            heads = [f"L{row.layer}H{row.head}  {getattr(row, kind):.2f}" for row in best.itertuples()]
-            places = ("first", "second", "third", "fourth")
-            rows.append({"kind": name} | dict.fromkeys(places, "") | dict(zip(places, heads, strict=False)))
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+            heads = zip(best["layer"], best["head"], best[kind], strict=True)
+            rows[name] = [f"{head_link(layer, head)} {score:.2f}" for layer, head, score in heads]
+    table_of_links("kind", ("first", "second", "third", "fourth"), rows)
     previous, induction = scores[HeadScore.PREVIOUS_TOKEN].max(), scores[HeadScore.INDUCTION_RANDOM].max()
     if previous < 0.2 or induction < 0.1:
         st.caption("This model has no clear previous-token or induction head: its best scores are low.")

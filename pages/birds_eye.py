@@ -14,7 +14,7 @@ from gptviz.experiments.skeleton import dummy_logits
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens, strings_of
 from gptviz.trace import Trace
-from gptviz.ui import settings, state, widgets
+from gptviz.ui import descriptions, settings, state, widgets
 from gptviz.ui.drawing import Box, Drawing, drawing, in_runs
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About, open_page
@@ -153,7 +153,7 @@ def shortened(tokens: Tokens, most: int = CHIPS_SHOWN) -> tuple[str, ...]:
 def show_parameters(view: View) -> None:
     """Show where the parameters are, and the sizes of GPT-2 side by side."""
     config, tied = view.config, view.engine.tied_head
-    st.subheader("Where the parameters are")
+    st.header("Where the parameters are")
     show_picture(parameters, view)
     once, twice = (parameter_count(config, tied_head=choice) for choice in (True, False))
     st.markdown(
@@ -175,15 +175,18 @@ def show_parameters(view: View) -> None:
 @picture("parameters", "Where the parameters are")
 def parameters(view: View) -> Chart:
     """A treemap of the model's parameters."""
+    tree = parameter_tree(view.config, tied_head=view.engine.tied_head)
+    whole, parts = int(tree["parameters"].iloc[0]), tree[tree["parent"] == "model"]
+    shares = descriptions.largest(parts["label"].tolist(), parts["parameters"] / whole, descriptions.percent)
     return Chart(
-        partial(charts.parameter_treemap, parameter_tree(view.config, tied_head=view.engine.tied_head)),
-        "A treemap of the model's parameters: embeddings, Transformer blocks, and what is in them.",
+        partial(charts.parameter_treemap, tree),
+        f"The model's {whole:,} parameters. The largest of {len(parts)} parts: {shares}.",
     )
 
 
 def show_configuration(view: View) -> None:
     """Show this model's values for the course's seven configuration keys."""
-    st.subheader("Configuration")
+    st.header("Configuration")
     values = dict(view.config)
     rows = [{"key": key, "value": str(values[key]), "meaning": meaning} for key, meaning in MEANINGS.items()]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
@@ -191,7 +194,7 @@ def show_configuration(view: View) -> None:
 
 def show_stages() -> None:
     """Show the course's three stages, and where this app's pages belong."""
-    st.subheader("Three stages of building an LLM")
+    st.header("Three stages of building an LLM")
     for column, (title, text) in zip(st.columns(3), STAGES.items(), strict=True):
         with column.container(border=True):
             st.markdown(f"**{title}**\n\n{text}")
@@ -203,7 +206,7 @@ def show_stages() -> None:
 @fragment
 def show_skeleton(view: View) -> None:
     """Show the course's skeleton beside the real model: the same shapes, but nothing inside."""
-    st.subheader("The skeleton beside the real model")
+    st.header("The skeleton beside the real model")
     st.markdown(
         "The course begins with `DummyGPTModel`: random embeddings and a random head around **empty** Transformer "
         "blocks. What goes in and what comes out has the same shape, but no attention lets a token see the others: put "

@@ -10,10 +10,11 @@ from gptviz import charts
 from gptviz.analysis.arithmetic import STEPS, Explanation, Step, check, explain
 from gptviz.analysis.logit_attribution import frozen_scale, pushed_tokens
 from gptviz.analysis.neurons import neuron_effect, strongest_neurons
+from gptviz.analysis.norms import norm_table
 from gptviz.numerics.ranking import top_ids
 from gptviz.tokens import strings_of
 from gptviz.trace import Array, Trace
-from gptviz.ui import models, settings, state, widgets
+from gptviz.ui import descriptions, models, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About, name_tab
@@ -45,6 +46,7 @@ KEYS = list(STEPS)
 NORMS = ("norm1", "norm2", "final_norm")
 LOGITS_CHECKED = 256  # tokens; for longer texts, only the chosen position's logits are recomputed
 LOGITS_SHOWN = 12
+TAKEN = 22.5  # rem: what the window needs for other things than the pictures
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
 ABOUT = About(
@@ -64,21 +66,20 @@ def show(view: View) -> None:
 @fragment
 def show_step(view: View) -> None:
     """Draw the pickers, and the chosen step: words, formula, picture, check."""
-    layer_column, head_column, token_column = st.columns([1, 1, 2])
+    back_column, step_column, next_column, layer_column, head_column, token_column = st.columns(
+        [1, 2.4, 1, 1, 1, 1.6], vertical_alignment="bottom"
+    )
+    step = STEPS[
+        widgets.selectbox(step_column, settings.STEP, "Step", KEYS, format_func=name_of, help="The steps of one block.")
+    ]
+    at, last = KEYS.index(step.key), len(KEYS) - 1
+    back, forward = ":material/arrow_back:", ":material/arrow_forward:"
+    back_column.button("Previous", icon=back, on_click=go, args=(-1,), disabled=at == 0, width="stretch")
+    next_column.button(
+        "Next step", icon=forward, on_click=go, args=(1,), type="primary", disabled=at == last, width="stretch"
+    )
     layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
     token = widgets.position(token_column, view.strings)
-    step = STEPS[widgets.choice(st.pills, settings.STEP, "Step", {key: name_of(key) for key in KEYS})]
-    with st.container(horizontal=True):
-        at = KEYS.index(step.key)
-        st.button("Previous step", icon=":material/arrow_back:", on_click=go, args=(-1,), disabled=at == 0)
-        st.button(
-            "Next step",
-            icon=":material/arrow_forward:",
-            on_click=go,
-            args=(1,),
-            type="primary",
-            disabled=at == len(KEYS) - 1,
-        )
     name_tab(ABOUT, f"L{layer} {step.title}" if step.in_block else step.title)
     show_heading(view, step, layer, token)
     show_pictures(view, step)
@@ -125,13 +126,18 @@ def shape_of(view: View, step: Step, name: str, layer: int) -> str:
 
 
 def show_heading(view: View, step: Step, layer: int, token: int) -> None:
-    """Show the title, words, formula and shapes, and the verdict over all cells."""
-    st.subheader(name_of(step.key))
-    words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
+    """Show the words, the formula and the shapes, and the verdict over all cells."""
     reads = " and ".join(f"`{shape_of(view, step, name, layer)}`" for name in step.reads)
-    words_column.markdown(f"{WORDS[step.key]}\n\n{reads} → `{shape_of(view, step, step.name, layer)}`")
+    with st.container(key="step-words"):  # of one height for all steps, so that the pictures do not jump
+        words_column, formula_column = st.columns([3, 2], vertical_alignment="center")
+    with words_column:
+        st.markdown(f"{WORDS[step.key]}  \n{reads} → `{shape_of(view, step, step.name, layer)}`")
+        show_agreement(view, step, layer, token)
     formula_column.latex(step.formula)
 
+
+def show_agreement(view: View, step: Step, layer: int, token: int) -> None:
+    """Compute the whole step again in float64, and say whether all cells agree with the model's own."""
     only_row = step.key == "logits" and len(view.tokens) > LOGITS_CHECKED
     rows = slice(token, token + 1) if only_row else slice(None)
     with st.spinner("Computing this step again in float64…"), models.turn():
@@ -150,7 +156,7 @@ def show_heading(view: View, step: Step, layer: int, token: int) -> None:
 def show_pictures(view: View, step: Step) -> None:
     """Show what goes in and what comes out."""
     if step.key == "logits":
-        show_picture(highest_logits, view)
+        show_picture(highest_logits, view, taken=TAKEN)
     elif step.key in ("scores", "pattern"):
         titles = {
             "scores": {"raw": "Raw: q · k", "scaled": "Scaled: divided by √head_dim"},
@@ -159,11 +165,13 @@ def show_pictures(view: View, step: Step) -> None:
         for column, (variant, title) in zip(st.columns(2), titles.items(), strict=True):
             with column:
                 st.markdown(f"**{title}**")
-                show_picture(step_pairs, view, variant=variant)
+                show_picture(step_pairs, view, variant=variant, across=1 / 2, taken=TAKEN)
     else:
-        for name in shown_activations(step):
-            st.markdown(f"**{map_title(step, name, state.get(settings.HEAD))}**")
-            show_picture(step_map, view, variant=name)
+        names = shown_activations(step)
+        for column, name in zip(st.columns(len(names)), names, strict=True):
+            with column:
+                st.markdown(f"**{map_title(step, name, state.get(settings.HEAD))}**")
+                show_picture(step_map, view, variant=name, across=1 / len(names), taken=TAKEN)
 
 
 @picture(
@@ -178,9 +186,10 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
     """One head's attention scores or weights: a number for every query and key."""
     trace = view.trace()
     if variant == "softmax":
+        pattern = trace["pattern", layer][head]
         return Chart(
-            partial(charts.attention_map, trace["pattern", layer][head], view.strings, chosen=token),
-            f"Attention weights of head {head} in layer {layer}.",
+            partial(charts.attention_map, pattern, view.strings, chosen=token),
+            f"Attention weights of L{layer}H{head}: {descriptions.largest_weight(pattern, view.strings)}.",
         )
     root = np.sqrt(view.config["emb_dim"] / view.config["n_heads"]) if variant == "raw" else 1
     values = trace["attn_scores", layer][head] * root
@@ -193,7 +202,8 @@ def step_pairs(view: View, layer: int, head: int, token: int, variant: str) -> C
         down="query",
         across="key",
     )
-    return Chart(draw, "Attention scores between queries (down) and keys (across).")
+    extremes = descriptions.extreme_pairs(descriptions.past(values) if variant == "masked" else values, view.strings)
+    return Chart(draw, f"Attention scores of L{layer}H{head}, {variant}: {extremes}.")
 
 
 def shown_activations(step: Step) -> list[str]:
@@ -228,9 +238,9 @@ def step_map(view: View, step: str, layer: int, head: int, token: int, variant: 
         values = values.reshape(len(values), -1)
     elif values.ndim == 3:
         values, across = values[:, head], "dimension of the head"
-    return Chart(
-        partial(charts.dimension_map, values, view.strings, across=across, chosen=token), f"{variant}: one token a row."
-    )
+    rows, columns = descriptions.placed(view.strings), descriptions.numbered(across, values.shape[1])
+    draw = partial(charts.dimension_map, values, view.strings, across=across, chosen=token)
+    return Chart(draw, f"{variant}: {descriptions.extreme_cells(values, rows, columns)}.")
 
 
 @picture("logits", "The highest logits", settings.TOKEN)
@@ -238,9 +248,11 @@ def highest_logits(view: View, token: int) -> Chart:
     """The highest logits after the chosen token."""
     logits = view.trace().logits_at(token)
     best = top_ids(logits, LOGITS_SHOWN)
+    strings = strings_of(best)
+    highest = descriptions.listed(descriptions.valued(descriptions.tokens(strings), logits[best]))
     return Chart(
-        partial(charts.value_bars, logits[best], strings_of(best), what="logit", horizontal=True),
-        "The twelve highest logits after the chosen token.",
+        partial(charts.value_bars, logits[best], strings, what="logit", horizontal=True),
+        f"The highest logits after {descriptions.token(view.strings[token])}: {highest}.",
     )
 
 
@@ -249,31 +261,13 @@ def highest_logits(view: View, token: int) -> Chart:
 
 def show_norm(view: View, step: Step, layer: int) -> None:
     """Show every token's mean and variance before and after, and the learned gain and bias."""
-    table = norm_table(view, step, layer)
+    trace = view.trace()
+    table = norm_table(operand(trace, step, step.reads[0], layer), result(trace, step, layer))
+    table.insert(0, "token", view.strings)
     numbers = {name: st.column_config.NumberColumn(format="%.4f") for name in table.columns[1:]}
     st.dataframe(table, hide_index=True, column_config=numbers, height=min(38 * (len(table) + 1), 300))
     st.markdown("**Learned gain and bias, per dimension**")
     show_picture(gain_and_bias, view)
-
-
-def norm_table(view: View, step: Step, layer: int) -> pd.DataFrame:
-    """One row per token: mean and variance before, normalised, and after gain and bias."""
-    trace = view.trace()
-    stream = operand(trace, step, step.reads[0], layer).astype(np.float64)
-    mean, variance = stream.mean(axis=1), stream.var(axis=1)
-    normed = (stream - mean[:, None]) / np.sqrt(variance + 1e-5)[:, None]
-    after = result(trace, step, layer)
-    return pd.DataFrame(
-        {
-            "token": view.strings,
-            "mean before": mean,
-            "variance before": variance,
-            "mean normalised": normed.mean(axis=1),
-            "variance normalised": normed.var(axis=1),
-            "mean after gain and bias": after.mean(axis=1),
-            "variance after gain and bias": after.var(axis=1),
-        }
-    )
 
 
 @picture("gain", "A LayerNorm's gain and bias", settings.STEP, settings.LAYER)
@@ -283,10 +277,10 @@ def gain_and_bias(view: View, step: str, layer: int) -> Chart | None:
         return None
     weights = view.engine.weights
     norm = {"norm1": weights.norm1(layer), "norm2": weights.norm2(layer), "final_norm": weights.final_norm}[step]
-    return Chart(
-        partial(charts.dimension_lines, {"gain": norm.gain, "bias": norm.bias}),
-        "The learned gain and bias of this LayerNorm over its dimensions.",
-    )
+    dimensions = descriptions.numbered("dimension", len(norm.gain))
+    gain, bias = (descriptions.extremes(dimensions, values) for values in (norm.gain, norm.bias))
+    draw = partial(charts.dimension_lines, {"gain": norm.gain, "bias": norm.bias})
+    return Chart(draw, f"{STEPS[step].title}. Gain: {gain}. Bias: {bias}.")
 
 
 def show_gelu(view: View, layer: int, token: int) -> None:
@@ -294,7 +288,7 @@ def show_gelu(view: View, layer: int, token: int) -> None:
     curve_column, neuron_column = st.columns(2, gap="large")
     with curve_column:
         st.markdown(f"**GELU, with the neurons of {code(view.strings[token])} on it**")
-        show_picture(gelu_curve, view)
+        show_picture(gelu_curve, view, across=1 / 2)
     with neuron_column:
         tables({"The neurons that fire most, and the tokens that each pushes": neuron_table(view, layer, token)})
 
@@ -303,9 +297,11 @@ def show_gelu(view: View, layer: int, token: int) -> None:
 def gelu_curve(view: View, layer: int, token: int) -> Chart:
     """The GELU curve, with one point per neuron."""
     trace = view.trace()
+    pre, post = trace["pre", layer][token], trace["post", layer][token]
+    extremes = descriptions.extremes(descriptions.numbered("neuron", len(post)), post)
     return Chart(
-        partial(charts.gelu_curve, trace["pre", layer][token], trace["post", layer][token]),
-        "The GELU curve, with one point a neuron.",
+        partial(charts.gelu_curve, pre, post),
+        f"The GELU curve with the {len(post):,} neurons of {descriptions.token(view.strings[token])}: {extremes}.",
     )
 
 
@@ -326,7 +322,7 @@ def neuron_table(view: View, layer: int, token: int) -> pd.DataFrame:
 
 def show_check(view: View, step: Step, layer: int, head: int, token: int) -> None:
     """Let the user pick a cell, and show its arithmetic."""
-    st.subheader("Check this number")
+    st.header("Check this number")
     index = pick_cell(view, step, layer, head, token)
     found = explain(view.trace(), step, index, layer if step.in_block else None)
     columns = st.columns(3)
@@ -396,4 +392,6 @@ def arithmetic(view: View, step: str, layer: int, head: int, token: int, key: in
         return None
     by_token = step in ("pattern", "weighted_values")
     names = view.strings[: len(bars)] if by_token else [str(number) for number in range(len(bars))]
-    return Chart(partial(charts.value_bars, bars, names, what=what), f"One bar a {what}.")
+    extremes = descriptions.extremes(descriptions.placed(names) if by_token else names, bars)
+    alt = f"The {len(bars):,} {what}s of one number: {extremes}. Their sum is {descriptions.number(bars.sum())}."
+    return Chart(partial(charts.value_bars, bars, names, what=what), alt)

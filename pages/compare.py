@@ -14,7 +14,7 @@ from gptviz.analysis.next_tokens import compare_next_tokens
 from gptviz.analysis.prediction import prediction_table
 from gptviz.numerics.comparison import kl_divergence
 from gptviz.trace import Array
-from gptviz.ui import chips, models, settings, state, widgets
+from gptviz.ui import chips, descriptions, models, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About
@@ -42,16 +42,19 @@ def show(view: View) -> None:
 @fragment
 def show_comparison(view: View) -> None:
     """Draw the choice of the other side, and everything that depends on it."""
-    choose_other(view)
-    other = other_side(view, *state.values(OTHER))
-    tell_what_is_left_out(other)
-    with st.spinner("Running the other side…"):
-        other.trace()
+    other_column, next_column = st.columns([2, 3], gap="medium")
+    with other_column:
+        choose_other(view)
+        other = other_side(view, *state.values(OTHER))
+        tell_what_is_left_out(other)
+        with st.spinner("Running the other side…"):
+            other.trace()
+        if other == view:
+            st.info("Both sides are the same so far: type another text, or choose another model.")
     names = names_of(view, other)
-    if other == view:
-        st.info("Both sides are the same so far: type another text, or choose another model.", icon=":material/info:")
+    with next_column:
+        show_next(view, other)
     show_tokens(view, other, names)
-    show_next(view, other)
     show_surprisal(view, other, names)
     show_heads(view, other, names)
 
@@ -61,21 +64,18 @@ def show_comparison(view: View) -> None:
 
 def choose_other(view: View) -> None:
     """Let the user choose the other text and the other model."""
-    text_column, model_column = st.columns([3, 2], vertical_alignment="bottom")
-    with text_column:
-        same = widgets.entry(st.toggle, settings.SAME_TEXT, "The same text on both sides")
-        widgets.entry(
-            st.text_area,
-            settings.OTHER_TEXT,
-            "Other text",
-            placeholder="the same text",
-            height=90,
-            disabled=same,
-            help="Empty: the same text.",
-        )
-    with model_column:
-        choose_other_model(model_column, view)
-        st.button("Trained against untrained", on_click=against_twin, type="primary", key="twin-button")
+    widgets.entry(
+        st.text_area,
+        settings.OTHER_TEXT,
+        "Other text",
+        placeholder="the same text",
+        height=90,
+        disabled=state.get(settings.SAME_TEXT),
+        help="Empty: the same text.",
+    )
+    widgets.entry(st.toggle, settings.SAME_TEXT, "The same text on both sides")
+    choose_other_model(st.container(), view)
+    st.button("Trained against untrained", on_click=against_twin, type="primary", key="twin-button")
 
 
 def choose_other_model(place: DeltaGenerator, view: View) -> None:
@@ -154,24 +154,21 @@ def show_tokens(view: View, other: View, names: tuple[str, str]) -> None:
 
 def show_next(view: View, other: View) -> None:
     """Show both predictions after the last token."""
-    st.subheader("Next token, after the last one")
-    bars_column, numbers_column = st.columns([3, 1])
-    with bars_column:
-        show_picture(next_pair, view)
+    show_picture(next_pair, view, across=3 / 5, taken=19)
     logits = last_logits(view, other)
-    with numbers_column:
-        st.metric(
-            "KL divergence",
-            f"{kl_divergence(*logits):.4f} nats",
-            border=True,
-            help="How much the second prediction misses of the first, over the whole vocabulary; 0 is the same.",
-        )
-        st.metric(
-            "Reverse KL divergence",
-            f"{kl_divergence(*reversed(logits)):.4f} nats",
-            border=True,
-            help="How much the first misses of the second.",
-        )
+    first, second = st.columns(2)
+    first.metric(
+        "KL divergence",
+        f"{kl_divergence(*logits):.4f} nats",
+        border=True,
+        help="How much the second prediction misses of the first, over the whole vocabulary; 0 is the same.",
+    )
+    second.metric(
+        "KL divergence, the other way round",
+        f"{kl_divergence(*reversed(logits)):.4f} nats",
+        border=True,
+        help="How much the first misses of the second.",
+    )
 
 
 def last_logits(view: View, other: View) -> tuple[Array, Array]:
@@ -187,7 +184,8 @@ def next_pair(view: View, other_model: str, other_text: str, same_text: bool, bo
     other = other_side(view, other_model, other_text, same_text, bos)
     table = compare_next_tokens(*last_logits(view, other), k=7)
     return Chart(
-        partial(charts.next_token_pair, table, names_of(view, other)), "The most probable next tokens of both sides."
+        partial(charts.next_token_pair, table, names_of(view, other)),
+        f"Next tokens on the first and the second side: {descriptions.changes(table, *SIDES)}.",
     )
 
 
@@ -196,7 +194,7 @@ def next_pair(view: View, other_model: str, other_text: str, same_text: bool, bo
 
 def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
     """Show how little each side expected each token."""
-    st.subheader("Surprisal of every token")
+    st.header("Surprisal of every token")
     for column, side, name in zip(st.columns(2), (view, other), names, strict=True):
         with st.spinner("Reading the predictions at every position…"):
             mean = side.computed(prediction_table, side.trace())["surprisal_nats"].mean()
@@ -207,7 +205,7 @@ def show_surprisal(view: View, other: View, names: tuple[str, str]) -> None:
         return
     for column, variant in zip(st.columns(2), SIDES, strict=True):
         with column:
-            show_picture(surprisal_side, view, variant=variant)
+            show_picture(surprisal_side, view, variant=variant, across=1 / 2)
 
 
 def surprisal_bits(side: View) -> NDArray[np.float64]:
@@ -222,9 +220,11 @@ def surprisal_pair(view: View, other_model: str, other_text: str, same_text: boo
     other = other_side(view, other_model, other_text, same_text, bos)
     if view.tokens.ids != other.tokens.ids:
         return None
-    series = dict(zip(names_of(view, other), (surprisal_bits(view), surprisal_bits(other)), strict=True))
+    both = surprisal_bits(view), surprisal_bits(other)
+    first, second = (descriptions.largest(descriptions.placed(view.strings), bits) for bits in both)
     return Chart(
-        partial(charts.token_lines, series, view.strings, what="bits"), "Surprisal of every token for both sides."
+        partial(charts.token_lines, dict(zip(names_of(view, other), both, strict=True)), view.strings, what="bits"),
+        f"Surprisal in bits, the largest on the first side: {first}; on the second: {second}.",
     )
 
 
@@ -234,9 +234,11 @@ def surprisal_side(view: View, other_model: str, other_text: str, same_text: boo
     sides = dict(zip(SIDES, (view, other_side(view, other_model, other_text, same_text, bos)), strict=True))
     side = sides[variant]
     both = [surprisal_bits(one) for one in sides.values()]
+    bits = surprisal_bits(side)
     return Chart(
-        partial(charts.surprisal_bars, side.strings, surprisal_bits(side), beside=both),
-        "Surprisal of every token of this side.",
+        partial(charts.surprisal_bars, side.strings, bits, beside=both),
+        f"Surprisal in bits on the {variant} side, the largest: "
+        f"{descriptions.largest(descriptions.placed(side.strings), bits)}.",
     )
 
 
@@ -245,14 +247,14 @@ def surprisal_side(view: View, other_model: str, other_text: str, same_text: boo
 
 def show_heads(view: View, other: View, names: tuple[str, str]) -> None:
     """Show one head's maps, and their difference if the positions match."""
-    st.subheader("One head")
+    st.header("One head")
     layer_column, head_column, _ = st.columns([1, 1, 3])
     widgets.number(layer_column, settings.LAYER, "Layer", 0, fewest(view, other, "n_layers") - 1)
     widgets.number(head_column, settings.HEAD, "Head", 0, fewest(view, other, "n_heads") - 1)
     for column, variant, name in zip(st.columns(2), SIDES, names, strict=True):
         with column:
             st.markdown(f"**{code(name)}**")
-            show_picture(head_side, view, variant=variant)
+            show_picture(head_side, view, variant=variant, across=1 / 2)
     if max(len(view.tokens), len(other.tokens)) > MAPS_SHOWN:
         st.caption(f"The maps show the first {MAPS_SHOWN} tokens.")
     if len(view.tokens) != len(other.tokens):
@@ -260,7 +262,7 @@ def show_heads(view: View, other: View, names: tuple[str, str]) -> None:
         return
     st.markdown(f"**Difference: {code(names[1])} minus {code(names[0])}**")
     with st.columns([3, 2])[0]:
-        show_picture(head_difference, view)
+        show_picture(head_difference, view, across=3 / 5)
 
 
 def fewest(view: View, other: View, what: str) -> int:
@@ -281,9 +283,10 @@ def head_side(
     other = other_side(view, other_model, other_text, same_text, bos)
     layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
     side = view if variant == "first" else other
+    pattern, strings = shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]
     return Chart(
-        partial(charts.attention_map, shown_pattern(side, layer, head), side.strings[:MAPS_SHOWN]),
-        f"The attention weights of head {head} in layer {layer}.",
+        partial(charts.attention_map, pattern, strings),
+        f"Attention weights of L{layer}H{head} on the {variant} side: {descriptions.largest_weight(pattern, strings)}.",
     )
 
 
@@ -297,16 +300,18 @@ def head_difference(
         return None
     layer, head = min(layer, fewest(view, other, "n_layers") - 1), min(head, fewest(view, other, "n_heads") - 1)
     difference = shown_pattern(other, layer, head) - shown_pattern(view, layer, head)
+    strings = other.strings[:MAPS_SHOWN]
+    extremes = descriptions.extreme_pairs(descriptions.past(difference), strings)
     return Chart(
         partial(
             charts.token_pair_map,
             difference,
-            other.strings[:MAPS_SHOWN],
+            strings,
             what="attention weight",
             limit=1.0,
             masked=True,
             down="query",
             across="key",
         ),
-        "The difference of the two maps.",
+        f"Attention weights of L{layer}H{head}, second side minus first: {extremes}.",
     )

@@ -13,7 +13,7 @@ from gptviz.experiments.portions import Run
 from gptviz.numerics.ranking import top_ids
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import strings_of
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
@@ -50,22 +50,24 @@ def show(view: View) -> None:
 @fragment
 def show_dropout(view: View) -> None:
     """Draw the settings, and the results of the runs."""
-    how, n_runs = choose(view)
-    layer_column, head_column, token_column = st.columns([1, 1, 2])
-    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
-    token = widgets.position(token_column, view.strings, "After token")
+    how, n_runs, layer, head, token = choose(view)
     all_runs(view, how, n_runs, layer, head, token, run=work.behind_bar(view, "Runs with dropout:"))
     show_spread(view, how, n_runs, layer, head, token)
     show_one_run(view, how, n_runs, layer, head, token)
 
 
-def choose(view: View) -> tuple[Dropout, int]:
-    """Let the user set mode, rate, places, seed and number of runs. Return the `Dropout` and the number of runs."""
-    mode_column, rate_column, runs_column, seed_column = st.columns([2, 2, 1, 1], vertical_alignment="center")
+def choose(view: View) -> tuple[Dropout, int, int, int, int]:
+    """Let the user set mode, rate, places, seed, runs, and what is looked at.
+
+    Return the `Dropout`, the number of runs, the layer, the head and the token.
+    """
+    training_column, rate_column, place_column, runs_column, seed_column = st.columns(
+        [1.3, 2, 4, 1.2, 1.2], vertical_alignment="bottom"
+    )
     training = widgets.entry(
-        mode_column.toggle,
+        training_column.toggle,
         settings.TRAINING,
-        "Training mode",
+        "Training",
         help="PyTorch: model.train(). Off is model.eval(): no dropout.",
     )
     rate = widgets.slider(
@@ -77,13 +79,9 @@ def choose(view: View) -> tuple[Dropout, int]:
         0.05,
         help=f"The share of numbers that become 0. This model was configured with {view.config['drop_rate']}.",
     )
-    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
-    seed = widgets.number(
-        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
-    )
     state.some_of(settings.DROPPED, list(WHERE))
     dropped = widgets.several(
-        st.pills,
+        place_column.pills,
         settings.DROPPED,
         "Where",
         list(WHERE),
@@ -91,7 +89,14 @@ def choose(view: View) -> tuple[Dropout, int]:
         selection_mode="multi",
         help="The three places where the course's model drops.",
     )
-    return dropout_of(training, rate, dropped, seed), n_runs
+    n_runs = widgets.number(runs_column, settings.RUNS, "Runs", 1, MOST_RUNS)
+    seed = widgets.number(
+        seed_column, settings.SEED, "Seed", 0, 999_999, help="The same seed drops the same numbers again."
+    )
+    token_column, layer_column, head_column = st.columns([2, 1, 1])
+    token = widgets.position(token_column, view.strings, "After token")
+    layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    return dropout_of(training, rate, dropped, seed), n_runs, layer, head, token
 
 
 def dropout_of(training: bool, rate: float, dropped: list[str], seed: int) -> Dropout:
@@ -125,16 +130,16 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
     found = all_runs(view, how, n_runs, layer, head, token)
     next_column, weights_column = st.columns(2, gap="large")
     with next_column:
-        st.subheader(f"After {code(view.strings[token])}")
-        show_picture(prediction_spread, view)
+        st.markdown(f"**After {code(view.strings[token])}**")
+        show_picture(prediction_spread, view, across=1 / 2, taken=21)
         changed = int((found.probabilities.argmax(axis=1) != 0).sum())
         st.caption(
             f"In {changed} of {len(found.probabilities)} runs another of these tokens comes out on top. Dropout keeps "
             "the mean of every number that it touches, but the model is not linear: their mean may lie elsewhere."
         )
     with weights_column:
-        st.subheader(f"What {code(view.strings[token])} attends to")
-        show_picture(weight_spread, view)
+        st.markdown(f"**What {code(view.strings[token])} attends to**")
+        show_picture(weight_spread, view, across=1 / 2, taken=21)
         st.caption("After dropout: 0 where the attention weight was dropped, larger than before where it stayed.")
 
 
@@ -146,9 +151,11 @@ def prediction_spread(
     found = all_runs(view, dropout_of(training, rate, dropped, seed), runs, layer, head, token)
     ids = next_ids(view, token)
     own = softmax(view.trace().logits_at(token))[ids]
+    strings = strings_of(ids)
+    spreads = descriptions.spreads(descriptions.tokens(strings), own, found.probabilities, descriptions.percent)
     return Chart(
-        partial(charts.run_spread, found.probabilities, own, strings_of(ids), what="probability"),
-        "The probabilities of the most probable next tokens in every run.",
+        partial(charts.run_spread, found.probabilities, own, strings, what="probability"),
+        f"Without dropout, after {descriptions.token(view.strings[token])}: {spreads}.",
     )
 
 
@@ -161,9 +168,11 @@ def weight_spread(
     row = view.trace()["pattern", layer][head, token, : token + 1]
     shown = np.sort(np.argsort(-row, kind="stable")[:KEYS_SHOWN])
     strings = [f"{at} · {view.strings[at]}" for at in shown]
+    names = [descriptions.placed([view.strings[at]], at)[0] for at in shown]
+    spreads = descriptions.spreads(names, row[shown], found.weights[:, shown], descriptions.number)
     return Chart(
         partial(charts.run_spread, found.weights[:, shown], row[shown], strings, what="attention weight"),
-        f"Attention weights of head {head} in layer {layer} in every run.",
+        f"Without dropout, L{layer}H{head} looks from {descriptions.token(view.strings[token])} at: {spreads}.",
     )
 
 
@@ -172,7 +181,7 @@ def weight_spread(
 
 def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, token: int) -> None:
     """Show what one run zeroes."""
-    st.subheader("One pass: what is zeroed")
+    st.header("One pass: what is zeroed")
     run = widgets.number(st.columns([1, 4])[0], settings.RUN, "Run", 0, n_runs - 1)
     with st.spinner("Running once more…"):
         found = one_run(view, how, run, layer, head, token)
@@ -181,12 +190,12 @@ def show_one_run(view: View, how: Dropout, n_runs: int, layer: int, head: int, t
     before_column, after_column = st.columns(2)
     with before_column:
         st.markdown("**Attention weights of this run, before dropout:** rows sum to 1")
-        show_picture(before_dropout, view)
+        show_picture(before_dropout, view, across=1 / 2)
     with after_column:
         drops = how.rate and DropoutPlace.ATTENTION in how.places
         scale = f"the rest times {1 / (1 - how.rate):.3g}" if drops else "nothing changes"
         st.markdown(f"**After dropout:** {zeroed} of {possible} zeroed (×), {scale}")
-        show_picture(after_dropout, view)
+        show_picture(after_dropout, view, across=1 / 2)
     if first := first_shown(token):
         st.caption(f"The maps show positions {first} to {token}.")
 
@@ -210,9 +219,11 @@ def before_dropout(
     """The weights from the run's softmax, before dropout."""
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
+    pattern, strings = found.pattern[0, first:, first:], view.strings[first : token + 1]
     return Chart(
-        partial(charts.attention_map, found.pattern[0, first:, first:], view.strings[first : token + 1]),
-        f"Attention weights of head {head} in layer {layer} before dropout.",
+        partial(charts.attention_map, pattern, strings),
+        f"Weights of L{layer}H{head} in run {run} before dropout: "
+        f"{descriptions.largest_weight(pattern, strings, first)}.",
     )
 
 
@@ -224,7 +235,9 @@ def after_dropout(
     found = one_run(view, dropout_of(training, rate, dropped, seed), run, layer, head, token)
     first = first_shown(token)
     pattern, after = found.pattern[0, first:, first:], found.dropped[0, first:, first:]
+    strings, n_crossed = view.strings[first : token + 1], np.count_nonzero((after == 0) & (pattern > 0))
     return Chart(
-        partial(charts.dropped_map, pattern, after, view.strings[first : token + 1]),
-        "The same attention weights after dropout; those that became 0 are crossed.",
+        partial(charts.dropped_map, pattern, after, strings),
+        f"The same weights after dropout, {n_crossed} of {np.count_nonzero(pattern > 0)} crossed out: "
+        f"{descriptions.largest_weight(after, strings, first)}.",
     )

@@ -9,7 +9,7 @@ from gptviz.analysis.embeddings import nearest_tokens
 from gptviz.numerics.vectors import cosine_similarity, norms, principal_components
 from gptviz.tokens import Tokens
 from gptviz.trace import Array
-from gptviz.ui import settings, state, widgets
+from gptviz.ui import descriptions, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
@@ -49,20 +49,22 @@ def show_vectors(view: View) -> None:
     show_picture(embedding_map, view)
     lengths_column, cosines_column = st.columns(2, gap="large")
     with lengths_column:
-        st.subheader("Length of each vector")
-        show_picture(embedding_lengths, view)
+        st.header("Length of each vector")
+        show_picture(embedding_lengths, view, across=1 / 2)
     with cosines_column:
-        st.subheader("Cosine similarity between tokens")
-        show_picture(embedding_cosines, view)
+        st.header("Cosine similarity between tokens")
+        show_picture(embedding_cosines, view, across=1 / 2)
     show_components(view)
 
 
 @picture("embedding-map", "An embedding of every token", settings.EMBEDDING)
 def embedding_map(view: View, embedding: str) -> Chart:
     """An embedding as a heat map: one row per token, one column per dimension."""
+    shown = vectors(view, embedding)
+    dimensions = descriptions.numbered("dimension", shown.shape[1])
+    extremes = descriptions.extreme_cells(shown, descriptions.placed(view.strings), dimensions)
     return Chart(
-        partial(charts.dimension_map, vectors(view, embedding), view.strings),
-        f"{KINDS[Embedding(embedding)]} embedding: one token a row, one dimension a column.",
+        partial(charts.dimension_map, shown, view.strings), f"{KINDS[Embedding(embedding)]} embedding: {extremes}."
     )
 
 
@@ -70,9 +72,11 @@ def embedding_map(view: View, embedding: str) -> Chart:
 def embedding_lengths(view: View) -> Chart:
     """The lengths of all three embeddings over the text."""
     lengths = {name: norms(vectors(view, kind)) for kind, name in KINDS.items()}
+    names = descriptions.placed(view.strings)
+    longest = [f"{kind.lower()}: {descriptions.largest(names, values, most=1)}" for kind, values in lengths.items()]
     return Chart(
         partial(charts.token_lines, lengths, view.strings, what="Euclidean length"),
-        "The lengths of the token, positional and summed embedding of every token.",
+        f"The longest embedding of each kind: {descriptions.listed(longest)}.",
     )
 
 
@@ -80,16 +84,18 @@ def embedding_lengths(view: View) -> Chart:
 def embedding_cosines(view: View, embedding: str) -> Chart:
     """The cosine similarity between the embeddings of every two tokens."""
     cosines = cosine_similarity(vectors(view, embedding))
+    names = descriptions.placed(view.strings)
+    extremes = descriptions.extreme_cells(descriptions.past(cosines, itself=False), names, names)
     return Chart(
         partial(charts.token_pair_map, cosines, view.strings, what="cosine similarity", limit=1.0),
-        f"Cosine similarity between the {KINDS[Embedding(embedding)].lower()} embeddings of every two tokens.",
+        f"Cosine similarity between the {KINDS[Embedding(embedding)].lower()} embeddings of two tokens: {extremes}.",
     )
 
 
 @fragment
 def show_components(view: View) -> None:
     """Show the tokens along their main directions."""
-    st.subheader("The tokens along their main directions")
+    st.header("The tokens along their main directions")
     if len(view.tokens) < 3:
         st.caption("With fewer than three tokens there are no directions to tell apart: type a longer text.")
         return
@@ -110,10 +116,13 @@ def components(view: View, embedding: str, in_3d: bool) -> Chart | None:
     if len(view.tokens) < 3:
         return None
     found = principal_components(vectors(view, embedding), n_components(in_3d))
-    return Chart(
-        partial(charts.principal_scatter, found.coordinates, view.strings, found.explained),
-        f"The tokens along the first {n_components(in_3d)} principal components of their embeddings.",
-    )
+    names = descriptions.placed(view.strings)
+    along = [descriptions.extremes(names, coordinates) for coordinates in found.coordinates.T]
+    told = [
+        f"Component {number} ({share:.0%}): {extremes}."
+        for number, share, extremes in zip(range(1, 4), found.explained, along, strict=False)
+    ]
+    return Chart(partial(charts.principal_scatter, found.coordinates, view.strings, found.explained), " ".join(told))
 
 
 def n_components(in_3d: bool) -> int:
@@ -124,7 +133,7 @@ def n_components(in_3d: bool) -> int:
 @fragment
 def show_neighbours(view: View) -> None:
     """Show the tokens in the whole vocabulary that are nearest to a token of the text or to any word."""
-    st.subheader("Nearest tokens in the whole vocabulary")
+    st.header("Nearest tokens in the whole vocabulary")
     token_column, word_column = st.columns(2)
     token = widgets.position(token_column, view.strings, "Token of the text")
     word = widgets.entry(
@@ -146,6 +155,7 @@ def neighbours(view: View, token: int, probe: str) -> Chart:
     tokens = probed(view, token, probe)
     embeddings, id = view.engine.weights.w_e, tokens.ids[0]
     table = nearest_tokens(embeddings[id], embeddings, view.model.embedding_norms, k=10, without=[id])
+    nearest = descriptions.valued(descriptions.tokens(table["token"]), table["cosine"])
     return Chart(
         partial(
             charts.value_bars,
@@ -154,7 +164,7 @@ def neighbours(view: View, token: int, probe: str) -> Chart:
             what="cosine similarity",
             horizontal=True,
         ),
-        f"The ten tokens whose embeddings point most nearly the way of {tokens.strings[0]}.",
+        f"Nearest to {descriptions.token(tokens.strings[0])}, by cosine similarity: {descriptions.listed(nearest)}.",
     )
 
 
@@ -166,7 +176,7 @@ def probed(view: View, token: int, word: str) -> Tokens:
 @fragment
 def show_positions(view: View) -> None:
     """Show the positional embedding itself: how alike positions are, and single dimensions over all positions."""
-    st.subheader("The positional embedding itself")
+    st.header("The positional embedding itself")
     n_positions, n_dimensions = view.engine.weights.w_pos.shape
     waves_column, similarity_column = st.columns(2, gap="large")
     with waves_column:
@@ -179,10 +189,10 @@ def show_positions(view: View) -> None:
             max_selections=DIMENSIONS_SHOWN,
             help="Training made smooth waves of many dimensions.",
         )
-        show_picture(position_waves, view)
+        show_picture(position_waves, view, across=1 / 2)
         st.caption(f"The grey part is your text's: {len(view.tokens)} of {n_positions:,} positions.")
     with similarity_column:
-        show_picture(position_similarity, view)
+        show_picture(position_similarity, view, across=1 / 2)
         if step_of(n_positions) > 1:
             st.caption(f"Every {step_of(n_positions)}th position is shown.")
 
@@ -190,9 +200,11 @@ def show_positions(view: View) -> None:
 @picture("waves", "Dimensions of the positional embedding", settings.DIMENSIONS)
 def position_waves(view: View, dimensions: list[int]) -> Chart:
     """Chosen dimensions over all positions."""
+    table = view.engine.weights.w_pos
+    courses = descriptions.courses({f"dimension {dimension}": table[:, dimension] for dimension in dimensions})
     return Chart(
-        partial(charts.position_waves, view.engine.weights.w_pos, dimensions, n_used=len(view.tokens)),
-        "Chosen dimensions of the positional embedding over all positions.",
+        partial(charts.position_waves, table, dimensions, n_used=len(view.tokens)),
+        f"The positional embedding over {len(table):,} positions: {courses}.",
     )
 
 
@@ -201,9 +213,11 @@ def position_similarity(view: View) -> Chart:
     """The cosine similarity between the embeddings of every two positions."""
     table = view.engine.weights.w_pos
     step = step_of(len(table))
+    cosines = cosine_similarity(table[::step])
+    names = [f"position {position}" for position in range(0, len(table), step)]
+    extremes = descriptions.extreme_cells(descriptions.past(cosines, itself=False), names, names)
     return Chart(
-        partial(charts.position_similarity, cosine_similarity(table[::step]), step),
-        "Cosine similarity between the embeddings of every two positions: near ones are alike.",
+        partial(charts.position_similarity, cosines, step), f"Cosine similarity between two positions: {extremes}."
     )
 
 

@@ -16,7 +16,7 @@ from gptviz.experiments.gradients import all_shortcuts, gradient_table
 from gptviz.experiments.portions import Run
 from gptviz.experiments.token_attribution import Integrated, gradient_times_input, integrated_gradients
 from gptviz.interventions import Part
-from gptviz.ui import settings, state, widgets, work
+from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.markdown import code, plain
 from gptviz.ui.page import About
@@ -57,7 +57,6 @@ def show(view: View) -> None:
 @fragment
 def show_depth(view: View) -> None:
     """Show gradients and the similarity of tokens over depth, with and without shortcuts."""
-    st.subheader("With and without shortcut connections")
     group_column, twin_column = st.columns([3, 2], vertical_alignment="bottom")
     with group_column:
         group = widgets.choice(
@@ -71,13 +70,13 @@ def show_depth(view: View) -> None:
     for name, (side, off) in sides(view, beside).items():
         with st.spinner(f"Going back through {name}…"):
             measured(side, off, group)
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns(2)
     with left:
         st.markdown("**Length of the gradient, layer by layer**")
-        show_picture(gradient_lengths, view)
+        show_picture(gradient_lengths, view, across=1 / 2, taken=16)
     with right:
         st.markdown("**How alike all tokens' vectors are:** their mean cosine similarity")
-        show_picture(token_likeness, view)
+        show_picture(token_likeness, view, across=1 / 2, taken=16)
     st.dataframe(depth_table(view, beside, group), hide_index=True)
     st.markdown(
         "In a network without normalisation, gradients shrink with every layer that has no shortcut. GPT-2 normalises "
@@ -156,7 +155,7 @@ def gradient_lengths(view: View, group: str, twin: bool) -> Chart | None:
     blocks = [f"layer {layer}" for layer in range(view.config["n_layers"])]
     return Chart(
         partial(charts.depth_lines, series, blocks, what="length (logarithmic scale)", logarithmic=True),
-        "The gradient's length over the layers, with and without shortcuts.",
+        f"Length of the gradient from the first layer to the last: {descriptions.courses(series, most=len(series))}.",
     )
 
 
@@ -171,7 +170,8 @@ def token_likeness(view: View, twin: bool) -> Chart | None:
     depths = ["embeddings", *(f"layer {layer}" for layer in range(view.config["n_layers"]))]
     return Chart(
         partial(charts.depth_lines, series, depths, what="cosine similarity"),
-        "Mean cosine similarity of the tokens' vectors over depth, with and without shortcuts.",
+        f"Mean cosine similarity of the tokens from the embeddings to the last layer: "
+        f"{descriptions.courses(series, most=len(series))}.",
     )
 
 
@@ -181,7 +181,7 @@ def token_likeness(view: View, twin: bool) -> Chart | None:
 @fragment
 def show_attribution(view: View) -> None:
     """Show which tokens of the text a prediction rests on."""
-    st.subheader("Which tokens does a prediction rest on?")
+    st.header("Which tokens does a prediction rest on?")
     position_column, target_column, method_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token")
     best = int(view.trace().logits_at(position).argmax())
@@ -230,7 +230,9 @@ def token_attribution(view: View, token: int, target: str, method: str) -> Chart
     else:
         contributions = view.computed(gradient_times_input, trace, token, predicted)
     shown = np.where(np.arange(len(view.tokens)) <= token, contributions, np.nan)
+    name = descriptions.token(view.engine.tokenizer.tokens([predicted]).strings[0])
+    extremes = descriptions.extremes(descriptions.placed(view.strings), shown)
     return Chart(
         partial(charts.value_bars, shown, view.strings, what="nats"),
-        "How much each token of the text counts for the chosen prediction.",
+        f"How much each token counts for the prediction {name}, in nats: {extremes}.",
     )

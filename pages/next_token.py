@@ -13,9 +13,9 @@ from gptviz.analysis.prediction import prediction_table
 from gptviz.checkpoints import WeightsError
 from gptviz.numerics.sampling import draw, next_token_probabilities
 from gptviz.tokens import END_OF_TEXT_ID
-from gptviz.ui import chips, limits, settings, state, widgets
+from gptviz.ui import chips, descriptions, limits, settings, state, widgets
 from gptviz.ui.fragments import fragment, rerun_fragment
-from gptviz.ui.markdown import code, plain
+from gptviz.ui.markdown import plain
 from gptviz.ui.page import About, stop_if_broken
 from gptviz.ui.pictures import Chart, picture, show_picture
 from gptviz.ui.view import View
@@ -54,7 +54,7 @@ def show_prediction(view: View) -> None:
     written = with_continuation(view, state.continuation(view.config["vocab_size"]))
     stop_if_broken(written.trace())
     token, seed = choose(written)
-    bars_column, writing_column = st.columns([3, 2], gap="large")
+    bars_column, writing_column = st.columns([3, 2], gap="medium")
     with bars_column:
         show_bars(written, token)
     with writing_column:
@@ -109,8 +109,7 @@ def sampling_of(temperature: float, top_k: int, top_p: float) -> dict[str, Any]:
 
 def show_bars(written: View, token: int) -> None:
     """Show the most probable tokens after the chosen one."""
-    st.subheader(f"After {code(written.strings[token])}")
-    show_picture(next_token_bars, written)
+    show_picture(next_token_bars, written, across=3 / 5, taken=15)
     table, n_possible = candidates(written, token, state.get(settings.K), sampling())
     st.caption(
         f"Bar: the probability of being drawn, with these settings, out of {n_possible:,} tokens that can be. "
@@ -123,7 +122,11 @@ def show_bars(written: View, token: int) -> None:
 def next_token_bars(view: View, token: int, k: int, temperature: float, top_k: int, top_p: float) -> Chart:
     """Each token's probability of being drawn, beside the model's own."""
     table, _ = candidates(view, token, k, sampling_of(temperature, top_k, top_p))
-    return Chart(partial(charts.next_token_bars, table), f"The {k} most probable next tokens after position {token}.")
+    bars = descriptions.valued(descriptions.tokens(table["token"]), table["drawn"], descriptions.percent)
+    return Chart(
+        partial(charts.next_token_bars, table),
+        f"After {descriptions.token(view.strings[token])}: {descriptions.listed(bars)}.",
+    )
 
 
 def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[pd.DataFrame, int]:
@@ -139,7 +142,7 @@ def candidates(view: View, position: int, k: int, how: dict[str, Any]) -> tuple[
 
 def show_writing(view: View, written: View, seed: int) -> None:
     """Show the text, and buttons that let the model continue it."""
-    st.subheader("Let it write")
+    st.header("Let it write")
     n_text, n_tokens = len(view.tokens), len(written.tokens)
     most = limits.read().new_tokens
     room = min(view.config["context_length"] - n_tokens, most - (n_tokens - n_text))
@@ -206,7 +209,7 @@ def take_back(n_tokens: int | None) -> None:
 
 def show_foresight(written: View) -> None:
     """Compare every position's prediction with the token that really follows in the text."""
-    st.subheader("How well it foresaw the text")
+    st.header("How well it foresaw the text")
     if len(written.tokens) == 1:
         st.caption("One token alone was not foreseen by anything: add a second.")
         return
@@ -242,5 +245,6 @@ def surprisal_bars(view: View, token: int) -> Chart | None:
     bits = np.concatenate(([np.nan], table["surprisal_bits"].to_numpy()[:-1]))
     return Chart(
         partial(charts.surprisal_bars, view.strings, bits, chosen=token),
-        "Surprisal of every token, in bits: how little the model expected it.",
+        f"Surprisal of every token in bits, the largest: "
+        f"{descriptions.largest(descriptions.placed(view.strings), bits)}.",
     )

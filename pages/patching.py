@@ -13,7 +13,7 @@ from gptviz.experiments.patching import Kind, Question, all_patched, n_places, p
 from gptviz.numerics.chunks import chunks
 from gptviz.numerics.ranking import top_ids
 from gptviz.tokens import Tokens
-from gptviz.ui import chips, settings, state, widgets, work
+from gptviz.ui import chips, descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment, rerun_fragment
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About, stop_if_broken
@@ -90,19 +90,18 @@ def show(view: View) -> None:
 @fragment
 def show_patching(view: View) -> None:
     """Draw the prompts, and the map that follows from them."""
-    with st.container(horizontal=True):
-        for number, pair in enumerate(PAIRS):
-            st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
-    prompts = ask_for_prompts(view)
-    if prompts is None:
-        return
-    ask_for_answers(view, prompts)
-    question = question_of(view, *state.values(QUESTION))
-    if question is None:
-        st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
-        return
-    show_question(view, question)
-    show_map(view, question)
+    form_column, map_column = st.columns([2, 3], gap="medium")
+    with form_column:
+        ask(view)
+    with map_column:
+        kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
+        question = question_of(view, *state.values(QUESTION))
+        goes_on = question is not None and show_map(view, question, kind)
+    if question is not None:
+        show_question(view, question)
+    show_tokens(view)
+    if goes_on:
+        rerun_fragment()
 
 
 # --- the question ------------------------------------------------------------------------------
@@ -127,31 +126,45 @@ def prompts_of(view: View, clean: str, corrupted: str, bos: bool) -> tuple[View,
     return first, second
 
 
-def ask_for_prompts(view: View) -> tuple[View, View] | None:
-    """Draw two fields and their tokens. Return both prompts, or warn and return None if they do not fit together."""
+def typed_prompts(view: View) -> tuple[View, View]:
+    """Return the views of both prompts as they are in the fields."""
+    return prompts_of(view, state.get(settings.CLEAN), state.get(settings.CORRUPTED), state.get(settings.BOS))
+
+
+def ask(view: View) -> None:
+    """Draw the fields for both prompts and both answers, and say what is wrong with them."""
+    with st.container(horizontal=True, gap="small"):
+        for number, pair in enumerate(PAIRS):
+            st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
     pair = suggested(view)
-    fields = (
-        (settings.CLEAN, "Clean prompt", "The prompt whose answer is to come back.", pair.clean),
-        (settings.CORRUPTED, "Corrupted prompt", "The run that is patched.", pair.corrupted),
-    )
-    for column, (setting, label, about, instead) in zip(st.columns(2), fields, strict=True):
-        widgets.entry(column.text_input, setting, label, placeholder=instead, help=about)
-    typed = state.get(settings.CLEAN), state.get(settings.CORRUPTED)
-    prompts = prompts_of(view, *typed, state.get(settings.BOS))
+    about = "The prompt whose answer is to come back.", "The run that is patched."
+    widgets.entry(st.text_input, settings.CLEAN, "Clean prompt", placeholder=pair.clean, help=about[0])
+    widgets.entry(st.text_input, settings.CORRUPTED, "Corrupted prompt", placeholder=pair.corrupted, help=about[1])
+    answer_column, rival_column = st.columns(2)
+    typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
+    shown = ("the most probable token",) * 2 if typed else pair[3:]
+    widgets.token(answer_column, settings.ANSWER, "Clean answer", None, placeholder=shown[0])
+    widgets.token(rival_column, settings.RIVAL, "Corrupted answer", None, placeholder=shown[1])
+    prompts = typed_prompts(view)
+    if problem := problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"]):
+        st.warning(problem, icon=":material/compare_arrows:")
+        return
+    with st.spinner("Running both prompts…"):
+        traces = [prompt.trace() for prompt in prompts]
+    for trace in traces:
+        stop_if_broken(trace)
+    if question_of(view, *state.values(QUESTION)) is None:
+        st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
+
+
+def show_tokens(view: View) -> None:
+    """Show both prompts as tokens, with those framed that differ."""
+    prompts = typed_prompts(view)
     ids = [prompt.tokens.ids for prompt in prompts]
     differing = [at for at, (one, other) in enumerate(zip(*ids, strict=False)) if one != other]
-    for prompt in prompts:
+    for prompt, name in zip(prompts, ("Clean", "Corrupted"), strict=True):
+        st.markdown(f"**{name} prompt**, {len(prompt.tokens)} tokens")
         chips.token_strip(prompt.tokens, marked=differing)
-    problem = problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"])
-    if problem:
-        st.warning(problem, icon=":material/compare_arrows:")
-        return None
-    with st.spinner("Running both prompts…"):
-        for prompt in prompts:
-            prompt.trace()
-    for prompt in prompts:
-        stop_if_broken(prompt.trace())
-    return prompts
 
 
 def problem_of(clean: Tokens, corrupted: Tokens, longest: int) -> str:
@@ -168,19 +181,6 @@ def problem_of(clean: Tokens, corrupted: Tokens, longest: int) -> str:
     if clean.ids == corrupted.ids:
         return "Both prompts are the same: change a word in one of them."
     return ""
-
-
-def ask_for_answers(view: View, prompts: tuple[View, View]) -> None:
-    """Draw two fields for the answers to the prompts."""
-    typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
-    pair = suggested(view)
-    fields = (
-        (settings.ANSWER, "Answer to the clean prompt", pair.answer),
-        (settings.RIVAL, "Answer to the corrupted", pair.rival),
-    )
-    for column, (setting, label, instead) in zip(st.columns(2), fields, strict=True):
-        shown = "the most probable token" if typed else instead
-        widgets.token(column, setting, label, None, placeholder=shown)
 
 
 def question_of(view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool) -> Question | None:
@@ -220,22 +220,20 @@ def show_question(view: View, question: Question) -> None:
 # --- the map -----------------------------------------------------------------------------------
 
 
-def show_map(view: View, question: Question) -> None:
-    """Show the recovered share for each layer and position or head. The map fills as the runs are made."""
-    kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
-    st.caption(
-        f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves "
-        "further away."
-    )
+def show_map(view: View, question: Question, kind: Kind) -> bool:
+    """Show the recovered share for each layer and position or head, as far as it is known. Return whether it fills."""
     progress = work.stoppable(view, patched_differences, portions(question, kind), "Patching:")
-    show_picture(patched_map, view)
+    show_picture(patched_map, view, across=3 / 5, taken=18)
     shares = recovered_shares(view, question, kind)
+    most = ""
     if np.isfinite(shares).any():
         layer, at = map(int, np.unravel_index(np.nanargmax(shares), shares.shape))
-        name = code(columns_of(question, kind)[at])
-        st.caption(f"Most comes back at layer {layer}, {name}: {shares[layer, at]:.0%}.")
-    if progress.goes_on:
-        rerun_fragment()
+        most = f" Most comes back at layer {layer}, {code(columns_of(question, kind)[at])}: {shares[layer, at]:.0%}."
+    st.caption(
+        f"{ABOUT_KIND[Patched(kind)]} **0** is the corrupted run, **1** the clean one; below 0 the answer moves "
+        f"further away.{most}"
+    )
+    return progress.goes_on
 
 
 def portions(question: Question, kind: Kind) -> list[tuple[Question, Kind, int, slice]]:
@@ -263,9 +261,9 @@ def columns_of(question: Question, kind: Kind) -> list[str]:
     return list(question.corrupted.tokens.strings)
 
 
-@picture("patched-map", "What patching brings back", *QUESTION, settings.PATCHED)
+@picture("patched-map", "What patching brings back", *QUESTION, settings.PATCHED, settings.LAYER, settings.HEAD)
 def patched_map(
-    view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool, patched: str
+    view: View, clean: str, corrupted: str, answer: str, rival: str, bos: bool, patched: str, layer: int, head: int
 ) -> Chart | None:
     """The recovered share for each layer and position or head, as far as it is known; None if there is no question."""
     question = question_of(view, clean, corrupted, answer, rival, bos)
@@ -273,10 +271,18 @@ def patched_map(
         return None
     kind = cast(Kind, patched)
     shares = recovered_shares(view, question, kind)
-    rows = [f"layer {layer}" for layer in range(len(shares))]
-    return Chart(
-        partial(
-            charts.depth_map, shares, rows, columns_of(question, kind), what="recovered", signed=True, limits=(-1, 1)
-        ),
-        f"{KINDS[Patched(patched)]} patched: the share of the clean answer that comes back.",
+    is_by_head = kind == "z"
+    layers, columns = descriptions.numbered("layer", len(shares)), columns_of(question, kind)
+    extremes = descriptions.extreme_cells(shares, layers, columns if is_by_head else descriptions.placed(columns))
+    draw = partial(
+        charts.depth_map,
+        shares,
+        layers,
+        columns,
+        what="recovered",
+        signed=True,
+        limits=(-1, 1),
+        click="head" if is_by_head else "",
+        chosen=(layer, head) if is_by_head else None,
     )
+    return Chart(draw, f"{KINDS[Patched(patched)]} patched, recovered share of the clean answer: {extremes}.")

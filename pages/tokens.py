@@ -1,14 +1,32 @@
 """Tokens: how the text is cut, and how byte-pair encoding got there."""
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 
+from gptviz.analysis.prediction import expected_next, foreseen_token, prediction_table
+from gptviz.experiments.token_attribution import gradient_times_input
 from gptviz.tokens import Tokens
 from gptviz.ui import chips, settings, state, widgets
 from gptviz.ui.fragments import fragment
-from gptviz.ui.page import About
+from gptviz.ui.page import About, stop_if_broken
+from gptviz.ui.settings import TokenValue
 from gptviz.ui.view import View
 
+VALUES = {  # name, explanation, format of the number
+    TokenValue.NONE: ("nothing: only to tell them apart", "", ""),
+    TokenValue.SURPRISAL: ("surprisal", "Strong: the model did not expect this token.", "{:.2f} bits"),
+    TokenValue.PROBABILITY: ("probability", "Strong: the model expected this token.", "{:.2%}"),
+    TokenValue.RANK: ("rank", "Strong: many tokens were more probable. The scale is logarithmic.", "{:,.0f}"),
+    TokenValue.ATTENDS_TO: ("attention from the chosen token", "Strong: the head looks there.", "{:.3f}"),
+    TokenValue.ATTENDED_BY: ("attention to the chosen token", "Strong: from there the head looks at it.", "{:.3f}"),
+    TokenValue.SALIENCY: (
+        "saliency (gradient × input)",
+        "Strong: the prediction of what follows the chosen token rests on it. Orange: it speaks against.",
+        "{:+.3f} nats",
+    ),
+}
 LONGEST_WORD = 256  # bytes: the work grows with the square of the length
 
 ABOUT = About(
@@ -22,13 +40,74 @@ ABOUT = About(
 
 def show(view: View) -> None:
     """Draw the page."""
-    chips.token_strip(view.tokens)
+    show_strip(view)
     show_counts(view.tokens)
-    st.subheader("Every token")
+    st.header("Every token")
     table = token_table(view.tokens)
     st.dataframe(table, hide_index=True, height=min(38 * (len(table) + 1), 420))
-    st.subheader("Byte-pair encoding, merge by merge")
+    st.header("Byte-pair encoding, merge by merge")
     show_merges(view)
+
+
+# --- the tokens, coloured ----------------------------------------------------------------------
+
+
+@fragment
+def show_strip(view: View) -> None:
+    """Draw the tokens as chips, coloured by a value of the user's choice."""
+    value_column, token_column, layer_column, head_column = st.columns([3, 2, 1, 1])
+    shown = widgets.selectbox(
+        value_column, settings.TOKEN_VALUE, "Coloured by", list(VALUES), format_func=lambda value: VALUES[value][0]
+    )
+    token = widgets.position(token_column, view.strings)
+    layer, head = 0, 0
+    if shown in (TokenValue.ATTENDS_TO, TokenValue.ATTENDED_BY):
+        layer, head = widgets.layer(layer_column, view), widgets.head(head_column, view)
+    place, titles = st.empty(), chips.about(view.tokens)
+    if shown == TokenValue.NONE:
+        place.html(chips.shaded_strip(view.tokens, None, titles, token))
+        return
+    stop_if_broken(view.trace())
+    with st.spinner("Computing the values…"):
+        values = values_of(view, TokenValue(shown), token, layer, head)
+    name, explanation, form = VALUES[TokenValue(shown)]
+    titles = [
+        f"{title}\n{name}: {form.format(value)}" if np.isfinite(value) else title
+        for title, value in zip(titles, values.tolist(), strict=True)
+    ]
+    place.html(chips.shaded_strip(view.tokens, strength(TokenValue(shown), values), titles, token))
+    st.caption(explanation)
+    expected = view.computed(expected_next, view.trace())
+    titles = [f"{title}\nnext: {line}" for title, line in zip(titles, expected, strict=True)]
+    place.html(chips.shaded_strip(view.tokens, strength(TokenValue(shown), values), titles, token))
+
+
+def values_of(view: View, shown: TokenValue, token: int, layer: int, head: int) -> NDArray[np.float64]:
+    """Return the value of each token: [pos], NaN where there is none."""
+    trace = view.trace()
+    match shown:
+        case TokenValue.ATTENDS_TO:
+            row = trace["pattern", layer][head, token].astype(float)
+            return np.where(np.arange(len(row)) <= token, row, np.nan)
+        case TokenValue.ATTENDED_BY:
+            column = trace["pattern", layer][head, :, token].astype(float)
+            return np.where(np.arange(len(column)) >= token, column, np.nan)
+        case TokenValue.SALIENCY:
+            values = view.computed(gradient_times_input, trace, token, foreseen_token(trace, token))
+            return np.where(np.arange(len(values)) <= token, values, np.nan)
+    name = {TokenValue.SURPRISAL: "surprisal_bits", TokenValue.PROBABILITY: "probability", TokenValue.RANK: "rank"}[
+        shown
+    ]
+    predicted = view.computed(prediction_table, trace)[name].to_numpy(dtype=float, na_value=np.nan)
+    return np.append(np.nan, predicted[:-1])
+
+
+def strength(shown: TokenValue, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how strongly each token is coloured: ranks on a logarithmic scale, other values as they are."""
+    return np.log2(values) if shown == TokenValue.RANK else values
+
+
+# --- counts and a table ------------------------------------------------------------------------
 
 
 def show_counts(tokens: Tokens) -> None:

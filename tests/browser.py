@@ -120,9 +120,12 @@ class Tab:
         timers fire first, however slow the page is.
         """
         app = self.page.locator('[data-testid="stApp"]')
-        for _ in range(3):
-            self.page.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(done), 120))")
-            app.and_(self.page.locator('[data-test-script-state="notRunning"]')).wait_for()
+        fits = False
+        while not fits:
+            for _ in range(3):
+                self.page.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(done), 120))")
+                app.and_(self.page.locator('[data-test-script-state="notRunning"]')).wait_for()
+            fits = self.page.evaluate("!window.gptvizFits || window.gptvizFits()")  # drawn for this window
         self.page.wait_for_function(_ALL_IS_DRAWN)
 
     def go(self, title):

@@ -1,4 +1,4 @@
-"""GPT-2's forward pass in float64 NumPy, written from its formulas: no torch and no code from gptviz."""
+"""GPT-2's forward pass in float64 NumPy, written from its formulas: no code from gptviz."""
 
 import numpy as np
 
@@ -34,17 +34,44 @@ def linear(x, weights, name):
 
 def forward(ids, weights, n_heads):
     """ids [pos] -> logits [pos, vocab_size]; `weights` uses the course's names."""
+    return unembed(streams(ids, weights, n_heads)[-1], weights)
+
+
+def unembed(x, weights):
+    """Apply the final norm and the output head: x [..., emb_dim] -> logits [..., vocab_size]."""
+    scale, shift, head = (
+        np.asarray(weights[name], dtype=np.float64)
+        for name in ("final_norm.scale", "final_norm.shift", "out_head.weight")
+    )
+    return layer_norm(x, scale, shift) @ head.T
+
+
+def streams(ids, weights, n_heads):
+    """ids [pos] -> the residual stream after the embeddings, each attention and each MLP: [point, pos, emb_dim]."""
     weights = {name: np.asarray(array, dtype=np.float64) for name, array in weights.items()}
     x = weights["tok_emb.weight"][ids] + weights["pos_emb.weight"][: len(ids)]
+    found = [x]
     n_layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("trf_blocks."))
     for layer in range(n_layers):
         block = _under(weights, f"trf_blocks.{layer}.")
         normed = layer_norm(x, block["norm1.scale"], block["norm1.shift"])
         x = x + attention(normed, _under(block, "att."), n_heads)
+        found.append(x)
         normed = layer_norm(x, block["norm2.scale"], block["norm2.shift"])
         x = x + linear(gelu(linear(normed, block, "ff.layers.0")), block, "ff.layers.2")
-    x = layer_norm(x, weights["final_norm.scale"], weights["final_norm.shift"])
-    return x @ weights["out_head.weight"].T
+        found.append(x)
+    return np.stack(found)
+
+
+def lens_logits(engine, ids):
+    """The logit lens of an engine's model: [point, pos, vocab_size]."""
+    weights = engine._model.state_dict()
+    return unembed(streams(list(ids), weights, engine.config["n_heads"]), weights)
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def _under(weights, prefix):

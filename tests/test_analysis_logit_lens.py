@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import reference
 import torch
 
+from gptviz.analysis import logit_lens as lens_module
 from gptviz.analysis.logit_lens import ROWS_AT_ONCE, follow, logit_lens, stream_points, tokens_on_top
 from gptviz.numerics.sampling import softmax
 
@@ -102,6 +104,68 @@ def test_without_a_choice_the_tokens_on_top_anywhere_are_followed(engine, trace)
     assert set(table["id"]) == set(on_top.tolist())
     assert table["id"][0] == on_top[-1]
     assert (table[table["rank"] == 1].groupby("point")["id"].first() == on_top).all()
+
+
+# --- how a depth's prediction stands to the final one ------------------------------------------------
+
+
+TEMPERATURES = (30.0, 4.0, 0.25, 2.0, 1.5, 3.0, 1.0)  # one per point of the tiny model
+IDS = (5, 17, 300, 5, 17, 9, 300, 12)
+
+
+@pytest.mark.parametrize("temperatures", [None, TEMPERATURES])
+@pytest.mark.parametrize("target", [None, 42])
+@pytest.mark.parametrize("rows_at_once", [4, 128])  # two positions at once, and all
+def test_every_reading_follows_its_formula(tiny, monkeypatch, temperatures, target, rows_at_once):
+    monkeypatch.setattr(lens_module, "ROWS_AT_ONCE", rows_at_once)
+    found = logit_lens(tiny.run(tiny.tokenizer.tokens(IDS)), k=3, target=target, temperatures=temperatures)
+    logits = reference.lens_logits(tiny, IDS)  # [point, pos, vocab_size]
+    logs = reference.log_softmax(logits / np.array(temperatures or [1.0] * 7)[:, None, None])
+    final = reference.log_softmax(logits[-1])
+    entropies = -(np.exp(logs) * logs).sum(axis=-1)
+    divergences = (np.exp(final) * (final - logs)).sum(axis=-1)
+    assert entropies.std() > 0.1
+    assert divergences[:-1].min() > 0.1
+    np.testing.assert_allclose(found.entropies, entropies, atol=1e-4)
+    np.testing.assert_allclose(found.divergences, divergences, rtol=1e-4, atol=1e-5)
+    ids = np.full(len(IDS), target) if target is not None else final.argmax(axis=-1)
+    own = np.take_along_axis(logs, np.broadcast_to(ids, logs.shape[:2])[..., None], axis=-1)
+    np.testing.assert_allclose(found.target_probabilities, np.exp(own[..., 0]), rtol=1e-3)
+    assert found.target_ranks.tolist() == (1 + (logs > own).sum(axis=-1)).tolist()
+    expected = np.take_along_axis(logs, found.ids, axis=-1)
+    np.testing.assert_allclose(found.probabilities, np.exp(expected), rtol=1e-3)
+
+
+def test_the_last_point_is_the_final_prediction(engine, trace):
+    found = logit_lens(trace)
+    assert found.divergences[-1].max() < 1e-6
+    assert (found.target_ranks[-1] == 1).all()
+    np.testing.assert_array_equal(found.target_probabilities[-1], found.probabilities[-1, :, 0])
+
+
+def test_a_temperature_changes_no_rank_and_no_order(tiny):
+    trace = tiny.run(tiny.tokenizer.tokens(IDS))
+    plain, calibrated = (logit_lens(trace, target=7, temperatures=some) for some in (None, TEMPERATURES))
+    assert plain.ids.tolist() == calibrated.ids.tolist()
+    assert plain.target_ranks.tolist() == calibrated.target_ranks.tolist()
+    assert abs(plain.probabilities - calibrated.probabilities)[:-1].max() > 0.1
+    np.testing.assert_array_equal(plain.probabilities[-1], calibrated.probabilities[-1])
+
+
+def test_followed_tokens_have_the_grids_numbers_at_every_temperature(tiny):
+    trace = tiny.run(tiny.tokenizer.tokens(IDS))
+    table = follow(trace, 3, [7], TEMPERATURES)
+    grid = logit_lens(trace, target=7, temperatures=TEMPERATURES)
+    assert table["rank"].tolist() == grid.target_ranks[:, 3].tolist()
+    np.testing.assert_allclose(table["probability"], grid.target_probabilities[:, 3], rtol=1e-5)
+
+
+def test_there_is_one_temperature_per_point(tiny):
+    trace = tiny.run("a")
+    with pytest.raises(ValueError, match="2 temperatures for 7 points"):
+        logit_lens(trace, temperatures=[1, 2])
+    with pytest.raises(ValueError, match="2 temperatures for 7 points"):
+        follow(trace, 0, temperatures=[1, 2])
 
 
 def test_tokens_on_top_come_once_the_latest_first():

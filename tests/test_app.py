@@ -1,5 +1,6 @@
 """The app without a browser: every page, any text, link or model; and what pages keep, compute and share."""
 
+import html
 import json
 import re
 from itertools import pairwise
@@ -9,7 +10,7 @@ import patience
 import pytest
 import streamlit as st
 import torch
-from page_table import EXPERIMENTS, PAGES
+from page_table import EXPERIMENTS, OWN_TEXTS, PAGES, WORDS_ALONE
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
@@ -25,7 +26,6 @@ from gptviz.ui.page import EXAMPLE
 
 APP = Path(__file__).parents[1] / "app.py"
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
-OWN_TEXTS = {"patching"}  # pages that do not use the shared text
 EVERY_PAGE_OF_THE_TEXT = pytest.mark.parametrize("page", sorted(PAGES.keys() - OWN_TEXTS))
 # Where all pages share the same code, the fast suite tests one page and the slow suite tests them all.
 ONE_PAGE, ONE_PAGE_OF_THE_TEXT = (
@@ -92,8 +92,18 @@ def go_to(app, page):
 def check_page(app, page):
     assert not app.exception, [f"{error.message} {error.stack_trace}" for error in app.exception]
     assert not failed(app), "a part of the page failed: its traceback is in the log"
-    (title,) = app.title
-    assert PAGES[page].lower() in title.value.lower()
+    assert PAGES[page].lower() in heading(app).lower()
+
+
+def heading(app):
+    """Return the page's heading, which is a piece of HTML."""
+    (found,) = [re.search("<h1>(.*?)</h1>", html.unescape(body)) for body in bodies(app) if "<h1>" in body]
+    return found[1]
+
+
+def bodies(app):
+    """Return the pieces of HTML on the page."""
+    return [element.proto.body for element in app.get("html")]
 
 
 def failed(app):
@@ -109,6 +119,10 @@ def position(app):
 
 def charts(app):
     return [json.loads(element.proto.spec) for element in app.get("plotly_chart")]
+
+
+def has_content(app, page):
+    return app.expander if page in WORDS_ALONE else charts(app) or app.dataframe
 
 
 def notices(app):
@@ -145,6 +159,8 @@ def test_the_page_table_is_read():
     assert PAGES.items() >= {"tokens": "Tokens", "attention": "Attention", "next_token": "Next token"}.items()
     assert "" in PAGES, "one page is the default"
     assert {"ablation", "patching"} <= EXPERIMENTS < PAGES.keys()
+    assert {"patching", "glossary"} == OWN_TEXTS
+    assert {"glossary"} == WORDS_ALONE
 
 
 def check_text(app, page, text, bos):
@@ -153,7 +169,7 @@ def check_text(app, page, text, bos):
     assert not notices(app)
     assert app.text_area(key="text").value == text
     assert app.toggle(key="bos").value is bos
-    assert charts(app) or app.dataframe
+    assert has_content(app, page)
 
 
 @EVERY_PAGE
@@ -232,7 +248,7 @@ def test_a_tokens_html_reaches_the_page_escaped(page):
     written += [element.value for element in app.markdown if element.proto.allow_html]
     assert "script</span>" in "".join(written), "the tokens are shown"
     for body in written:
-        assert not re.search("<(?!/?(div|span|br|style)[ >])", body)
+        assert not re.search("<(?!/?(div|span|br|style|h1|p|strong|code|button)[ >])", body)
 
 
 def test_the_tokens_page_counts_and_lists_the_tokens():
@@ -571,7 +587,7 @@ def test_a_model_for_another_tokenizer_is_one_sentence(page, monkeypatch, tmp_pa
     app = open_page(page, model=path.name)
     check_page(app, page)
     assert "another tokenizer" in app.error[0].value
-    assert charts(app) or app.dataframe
+    assert has_content(app, page)
 
 
 # --- what is computed -------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ import pytest
 from test_app import go_to, open_page, served_as_an_app, this_machine  # noqa: F401 - the fixtures work by being here
 
 from gptviz.analysis.arithmetic import STEPS
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.engine import Engine
+from gptviz.experiments import lens_calibration
 from gptviz.trace import Trace
+from gptviz.ui import models
 
 TEXT = "The cat sat on the mat. The cat"
 
@@ -50,9 +53,9 @@ def test_a_wrong_number_turns_the_badge_red(monkeypatch):
 def test_next_and_previous_step_walk_through_the_block():
     app = open_page("block", text=TEXT)
     next(button for button in app.button if button.label == "Next step").click().run()
-    assert app.subheader[0].value == "2 · Queries"
-    next(button for button in app.button if button.label == "Previous step").click().run()
-    assert app.subheader[0].value == "1 · LayerNorm 1"
+    assert app.selectbox(key="step").value == "query"
+    next(button for button in app.button if button.label == "Previous").click().run()
+    assert app.selectbox(key="step").value == "norm1"
 
 
 @pytest.mark.parametrize("query", [{}, {"target": " dog", "against": " cat"}, {"token": "2"}])
@@ -78,6 +81,43 @@ def test_attribution_turns_red_when_a_part_is_missing(monkeypatch):
     monkeypatch.setattr(Trace, "__getitem__", without_an_mlp)
     (badge,) = badges(open_page("residual", text=f"{TEXT} that no other test has"))
     assert badge.startswith(":red-badge[")
+
+
+def test_the_plain_lens_says_how_far_off_it_is_and_calibrates_nothing(monkeypatch, story):
+    monkeypatch.setattr(lens_calibration, "calibrate_points", lambda *_: pytest.fail("a calibration was computed"))
+    app = open_page("residual", text=TEXT)
+    assert not app.exception
+    distance = logit_lens(story.run(TEXT)).divergences[6].mean()
+    assert any(f"at L2 MLP, the plain lens is {distance:.2f} nats" in caption.value for caption in app.caption)
+
+
+def test_a_calibrated_lens_shows_its_figures_and_is_fitted_once_for_all_sessions(monkeypatch):
+    fits = []
+    fit = lens_calibration.fitted_temperature
+    monkeypatch.setattr(lens_calibration, "fitted_temperature", lambda *args: fits.append(1) or fit(*args))
+    monkeypatch.setattr(models, "_loaded", {})  # other tests may have calibrated this model
+    app = open_page("residual", text=TEXT, lens_color="rank", target=" dog")
+    assert fits == []
+    app.toggle(key="calibrated").set_value(True).run()
+    assert not app.exception
+    assert len(fits) == 13
+    assert any("at L2 MLP, the calibrated lens is" in caption.value for caption in app.caption)
+    app.session_state["unfolded: Temperatures, and what they gain"] = True
+    app.run()
+    table = columns_of(app, "temperature").set_index("depth")
+    assert (
+        table["KL after (nats)"]["L1 attention":"L4 MLP"] < table["KL before (nats)"]["L1 attention":"L4 MLP"]
+    ).all()
+    open_page("residual", text=f"{TEXT} sat", calibrated="1", lens_color="divergence")
+    assert len(fits) == 13
+
+
+def test_the_target_of_the_lens_is_that_of_the_attribution():
+    app = open_page("residual", text=TEXT, lens_color="rank")
+    app.text_input(key="lens-target").set_value(" dog").run()
+    assert not app.exception
+    assert app.session_state["_settings"]["target"] == " dog"
+    assert app.text_input(key="target").value == " dog"
 
 
 def test_start_page_counts_the_parameters_of_the_model_in_use():

@@ -109,7 +109,7 @@ def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(m
         "usual ones."
     ]
     assert failed(app) == ["start-again-show_lens"]
-    assert any("who wrote this logit" in heading.value for heading in app.subheader), "what comes after is there"
+    assert any("who wrote this logit" in heading.value for heading in app.header), "what comes after is there"
     assert FAULT in caplog.text
     assert "ZeroDivisionError" in caplog.text
     app.button(key="start-again-show_lens").click().run()
@@ -142,6 +142,6 @@ def test_a_page_or_the_controls_that_fail_are_a_sentence_and_what_is_typed_stays
 def test_a_page_that_fails_leaves_the_others_alone(monkeypatch):
     monkeypatch.setattr(gptviz.charts, "attention_map", fails)
     app = open_page("attention", text="One two three")
-    assert failed(app) == ["start-again-show_head"]
+    assert failed(app) == ["start-again-show_attention"]
     check_page(go_to(app, "tokens"), "tokens")
     assert app.text_area(key="text").value == "One two three"

@@ -18,14 +18,14 @@ def test_clicks_switch_parts_off_and_on_again(tab):
     board = tab.chart("board")
     board.click(2, 5)
     tab.page.get_by_text("L5H2", exact=True).first.wait_for()
-    tab.wait_for_query(text=TEXT)  # These are the page's initial settings, so the link need not contain them.
+    tab.wait_for_query(text=TEXT, off="L5H2")
     tab.settle()
     assert metrics(tab)[0] != "0.0000 nats"
     board.click(7, 0)  # the MLP of layer 0
     tab.wait_for_query(text=TEXT, off="L5H2-L0mlp")
     tab.settle()
     board.click(7, 0)
-    tab.wait_for_query(text=TEXT)
+    tab.wait_for_query(text=TEXT, off="L5H2")
     tab.check()
     tab.screenshot("ablation-used")
 
@@ -106,7 +106,7 @@ def test_dropout_scatters_more_at_a_higher_rate(tab):
         tab.wait_for_query(text=TEXT, rate=rate)
         tab.settle()
     tab.page.get_by_text("the rest times 1.43").wait_for()
-    tab.page.get_by_text("Training mode").click()
+    tab.page.get_by_text("Training", exact=True).click()
     tab.page.get_by_text("nothing changes").wait_for()
     tab.settle()
     tab.check()

@@ -27,6 +27,7 @@ CLICKS = {
     "block": ["Next step"],
     "residual": ["Every part"],
     "next_token": ["Add one token"],
+    "glossary": ["Ablation."],
     "ablation": ["Switch all on"],
     "patching": ["He or she"],
     "compare": ["Trained against untrained"],

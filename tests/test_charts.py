@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -253,12 +254,70 @@ def test_small_maps_show_each_weight_in_its_place():
     assert (frame.x0, frame.y0) == (2 * 6 - 1.5, 6 - 1.5)
 
 
-def test_every_head_has_a_point_to_click():
-    for figure in (charts.small_maps(noise(2, 3, 4)), charts.head_grid(np.arange(6.0).reshape(2, 3), what="score")):
-        points = figure.data[1]
-        assert np.array(points.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
-        assert points.y[0] == points.y[2] < points.y[3]
-    assert list(points.text) == ["0.000", "1.000", "2.000", "3.000", "4.000", "5.000"]
+def test_every_head_is_a_cell_that_can_be_chosen():
+    maps, grid = charts.small_maps(noise(2, 3, 4)), charts.head_grid(np.arange(6.0).reshape(2, 3), what="score")
+    for figure, step in ((maps, 6), (grid, 1)):  # a small map has 4 pixels, and a gap of 2
+        cells = figure.layout.meta
+        assert (cells["click"], cells["across"], cells["down"], cells["heads"]) == ("head", 3, 2, 3)
+        assert cells["step"] == step
+        assert figure.layout.yaxis.scaleanchor == "x", "the cells are square"
+    named = maps.data[1]
+    assert np.array(named.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    cells = np.floor((np.array([named.y, named.x]) + 0.5) / maps.layout.meta["step"]).T
+    np.testing.assert_array_equal(cells, named.customdata)
+
+
+def room_of(figure, theme):
+    """Return the width and height inside a chart's margins."""
+    margin = figure.layout.margin
+    return theme.width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
+
+
+@pytest.mark.parametrize("size", [15, 24])
+@pytest.mark.parametrize(("width", "height"), [(358, 600), (700, 490), (1100, 850)])
+@pytest.mark.parametrize("n_tokens", [1, 2, 13, 15, 60, 300])
+def test_a_map_of_tokens_has_square_cells_and_fits_its_room(size, width, height, n_tokens):
+    theme = replace(charts.LIGHT, font_size=size, width=width, height=height)
+    strings = tuple(f"word {position}" for position in range(n_tokens))
+    figure = charts.attention_map(np.eye(n_tokens), strings, theme=theme)
+    across, down = room_of(figure, theme)
+    assert across == pytest.approx(down, abs=2)
+    assert figure.layout.height <= height
+    shown = [text for text in figure.layout.yaxis.ticktext or () if text]
+    fitting = len(shown) or figure.layout.yaxis.nticks
+    assert fitting == 1 or fitting * 1.2 * size <= down, "labels have their room"
+
+
+def test_a_larger_font_makes_a_chart_larger_up_to_its_room():
+    names, values = [f"part {number}" for number in range(8)], np.arange(8.0)
+    heights = [
+        charts.value_bars(values, names, what="logits", horizontal=True, theme=replace(charts.LIGHT, **room)).layout
+        for room in ({"font_size": 15}, {"font_size": 24}, {"font_size": 24, "height": 400})
+    ]
+    assert [layout.height for layout in heights] == [330, 528, 400]
+    assert {layout.font.size for layout in heights} == {15, 24}
+
+
+def test_names_that_have_no_room_are_left_out_in_equal_steps():
+    names = [f"layer {number}" for number in range(24)]
+    low = charts.depth_map(np.ones((24, 3)), names, "abc", what="share", theme=replace(charts.LIGHT, height=260))
+    shown = [number for number, text in enumerate(low.layout.yaxis.ticktext) if text]
+    assert 1 < len(shown) < 24
+    assert len(set(np.diff(shown))) == 1
+    assert len(low.layout.yaxis.tickvals) == 24, "hover names every layer"
+
+
+def test_names_of_points_that_would_lie_over_each_other_are_left_out():
+    near = np.array([[0.0, 0.0], [0.001, 0.0], [1.0, 1.0]])
+    figure = charts.principal_scatter(near, ("one", "two", "three"), np.array([0.5, 0.5]))
+    assert figure.data[0].text == ("one", "", "three")
+    assert figure.data[0].hovertext == ("one", "two", "three")
+
+
+def test_a_logarithmic_axis_has_full_numbers():
+    figure = charts.depth_lines({"a": np.array([1.0, 3000.0])}, ["x", "y"], what="rank", logarithmic=True)
+    assert figure.layout.yaxis.ticktext == ("1", "10", "100", "1,000")
+    assert [float(text.replace(",", "")) for text in figure.layout.yaxis.ticktext] == list(figure.layout.yaxis.tickvals)
 
 
 N = 30
@@ -271,7 +330,7 @@ EVERY_CHART = {
     "attention_map": (lambda: charts.attention_map(WEIGHTS, TOKENS, chosen=3), 10_000),
     "attention_lines": (lambda: charts.attention_lines(WEIGHTS, TOKENS, chosen=3), 20_000),
     "dimension_map": (lambda: charts.dimension_map(NUMBERS, TOKENS, chosen=3), 45_000),
-    "token_pair_map": (lambda: charts.token_pair_map(NUMBERS[:, :N], TOKENS, what="cosine"), 10_000),
+    "token_pair_map": (lambda: charts.token_pair_map(NUMBERS[:, :N], TOKENS, what="cosine"), 12_000),
     "depth_map": (lambda: charts.depth_map(NUMBERS[:13, :N], TOKENS[:13], TOKENS, what="length"), 7_500),
     "token_lines": (lambda: charts.token_lines({"a": NUMBERS[:, 0]}, TOKENS, what="length"), 3_500),
     "flat": (lambda: charts.principal_scatter(NUMBERS[:, :2], TOKENS, np.array([0.5, 0.2])), 4_500),
@@ -318,3 +377,44 @@ def test_lists_keep_single_precision_exactly():
     assert shown[-1] is None
     np.testing.assert_array_equal(np.array(shown[:-1], dtype=np.float32), values[:-1])
     assert max(len(str(value)) for value in shown[:-1]) <= 15
+
+
+# --- the logit lens -----------------------------------------------------------------------------------
+
+LENS = (
+    np.array([[[0.5, 0.25]], [[0.75, 0.125]]]),  # [point, pos, k]
+    np.array([[["␣a", "<b>"]], [["␣dog", "␣cat"]]]),
+    ["embeddings", "L0 MLP"],
+    ["The"],
+)
+
+
+def test_the_lens_is_coloured_by_its_probabilities_or_by_what_it_is_given():
+    (usual,) = charts.lens_map(*LENS).data
+    np.testing.assert_array_equal(usual.z, [[0.5], [0.75]])
+    assert (usual.zmin, usual.zmax) == (0, 1)
+    (given,) = charts.lens_map(*LENS, values=np.array([[9.0], [2.0]]), what="nats", limits=(0, 11)).data
+    np.testing.assert_array_equal(given.z, [[9.0], [2.0]])
+    assert (given.zmin, given.zmax, given.colorbar.title.text) == (0, 11, "nats")
+    for drawn in (usual, given):
+        assert [list(row) for row in drawn.customdata] == [
+            ["␣a 50.0&#37;<br>&lt;b&gt; 25.0&#37;"],
+            ["␣dog 75.0&#37;<br>␣cat 12.5&#37;"],
+        ]
+        assert [list(row) for row in drawn.text] == [["␣a"], ["␣dog"]]
+
+
+def test_ranks_have_a_logarithmic_scale_with_the_first_at_its_strong_end():
+    (drawn,) = charts.lens_rank_map(np.array([[1000], [1]]), 50257, *LENS).data
+    np.testing.assert_allclose(drawn.z, [[-3], [0]])
+    assert drawn.zmin == pytest.approx(-np.log10(50257))
+    assert drawn.zmax == 0
+    assert dict(zip(drawn.colorbar.ticktext, drawn.colorbar.tickvals, strict=True)) == {
+        "1": 0,
+        "10": -1,
+        "100": -2,
+        "1,000": -3,
+        "10,000": -4,
+    }
+    assert [row[0].split("<br>")[0] for row in drawn.customdata] == ["rank 1,000", "rank 1"]
+    assert "%{z" not in drawn.hovertemplate, "z is a logarithm"

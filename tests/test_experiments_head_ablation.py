@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_engine
 
 from gptviz.analysis.heads import all_head_scores
 from gptviz.experiments import head_ablation
-from gptviz.experiments.head_ablation import head_effects, log_probability
+from gptviz.experiments.head_ablation import head_effect, head_effects, log_probability
 from gptviz.experiments.portions import run_all
+from gptviz.interventions import Part
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.sampling import log_softmax
 
@@ -47,6 +49,34 @@ def test_effects_equal_a_run_with_the_heads_z_replaced(tiny, monkeypatch, replac
             assert effects[layer, head] == pytest.approx(log_softmax(logits)[42] - before, abs=2e-4)
 
 
+@pytest.mark.parametrize("ids", [[5], [5, 17], [5, 5, 5, 5], [5, 17, 300, 5, 17, 9, 300, 12]])
+@pytest.mark.parametrize("shape", [{}, {"n_layers": 1, "n_heads": 1}])
+@pytest.mark.parametrize(
+    ("replacement", "replace"),
+    [("zero", torch.zeros_like), ("mean", lambda z: z.mean(dim=1, keepdim=True).expand_as(z))],
+)
+def test_one_heads_effect_equals_a_run_with_its_z_replaced(ids, shape, replacement, replace):
+    engine = tiny_engine(**shape)
+    tokens = engine.tokenizer.tokens(ids)
+    trace = engine.run(tokens)
+    foreseen = [*ids[1:], int(trace.logits_at(-1).argmax())]
+    before = log_softmax(trace["logits"])
+    for layer, head in np.ndindex(engine.config["n_layers"], engine.config["n_heads"]):
+        after = log_softmax(logits_with_z(engine, tokens, layer, head, replace))
+        for position, token in enumerate(foreseen):
+            effect = head_effect(trace, position, token, layer, head, replacement)
+            assert effect == pytest.approx(after[position, token] - before[position, token], abs=2e-4)
+
+
+def test_one_heads_effect_on_story_gpt_is_that_of_a_run_with_the_head_off(story):
+    tokens = story.tokenize("Once upon a time there was a little dog. The little dog")
+    trace, without = story.run(tokens), story.run(tokens, off=[Part("head", 5, 2)])
+    after_little, dog = 11, tokens.ids[12]
+    change = log_probability(without, after_little, dog) - log_probability(trace, after_little, dog)
+    assert head_effect(trace, after_little, dog, 5, 2) == pytest.approx(change, abs=1e-4)
+    assert change < -0.5
+
+
 def test_the_model_stays_as_it_was(tiny):
     tokens = tiny.tokenize("the cat sat")
     before = tiny.run(tokens)["logits"]
@@ -75,11 +105,6 @@ def test_without_its_induction_head_story_gpt_foresees_a_repetition_worse(story)
     scores = all_head_scores(trace).set_index(["layer", "head"])["induction"]
     layer, head = scores.idxmax()
     assert (layer, head) == (5, 2)
-    changes = []
-    for position in range(45, 79, 3):
-        without = head_ablation.streams_without_heads(trace, layer, "zero", position)[[head]]
-        streams = trace.resume({("resid_mid", layer): without})
-        token = ids[position + 1]
-        changes.append(log_softmax(trace.unembed(streams))[0, token] - log_probability(trace, position, token))
+    changes = [head_effect(trace, position, ids[position + 1], layer, head) for position in range(45, 79, 3)]
     assert np.mean(changes) < -0.5
     assert np.mean(np.array(changes) < 0) > 0.7

@@ -9,7 +9,10 @@ import pytest
 
 import gptviz
 from gptviz.analysis import heads
+from gptviz.analysis.highlights import clear_kind
+from gptviz.analysis.logit_lens import logit_lens
 from gptviz.catalog import STORY_GPT
+from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.numerics.head_kinds import repeated_random_ids
 from gptviz.numerics.sampling import log_softmax
 
@@ -120,6 +123,17 @@ def test_the_first_head_of_the_card_looks_at_the_previous_token_of_a_story(story
     assert previous[2, 5] > 0.35
 
 
+def test_the_clear_kinds_of_story_gpts_heads_are_those_of_its_card(story):
+    for window in held_out_windows(story)[::4]:
+        trace = story.run(window)
+        assert clear_kind(trace, 2, 5).kind == "previous_token"
+        assert clear_kind(trace, 5, 2) is None, "a story repeats words, but seldom what followed them"
+    for tokens in repetitions(story):
+        trace = story.run(tokens)
+        kinds = {place: clear_kind(trace, *place) for place in np.ndindex(6, 6)}
+        assert {place for place, clear in kinds.items() if clear and clear.kind == "induction"} == {(5, 2), (5, 5)}
+
+
 def test_story_gpt_repeats_as_its_card_says(story):
     line = next(line for line in card().splitlines() if line.startswith("| in-context repetition"))
     first, second, without_one, without_both = map(float, re.findall(r"-\d+\.\d", line))
@@ -156,3 +170,18 @@ def probability(story, text, word, off=()):
 def test_the_file_is_that_of_the_card():
     stated = re.search(r"sha256 \| ([0-9a-f]{64})", card())[1]
     assert hashlib.sha256((STORY_GPT / "model.safetensors").read_bytes()).hexdigest() == stated
+
+
+def test_a_calibrated_lens_is_nearer_to_the_final_prediction_in_the_middle_layers(story):
+    """The excerpts are from other pages than the bundled stories, on which the temperatures are fitted."""
+    table = calibrate_lens(*([story.run(text) for text in part] for part in held_out_stories(256)))
+    traces = [story.run(window[:24]) for window in held_out_windows(story)[::7]]
+    plain, calibrated = (
+        np.mean([logit_lens(trace, temperatures=temperatures).divergences.mean(axis=1) for trace in traces], axis=0)
+        for temperatures in (None, table["temperature"].tolist())
+    )
+    middle = [at for at, label in enumerate(table["label"]) if label.startswith(("L1", "L2", "L3"))]
+    assert (plain[middle] > 5).all(), "the plain lens is far too sure, as the card says"
+    assert (calibrated[middle] < plain[middle] / 2).all()
+    assert (table["temperature"][middle] > 2).all()
+    assert (table["kl_after"][middle] < table["kl_before"][middle] / 2).all()

@@ -118,7 +118,7 @@ def test_an_open_tab_pins_no_trace_and_no_model(page):
     models._models().clear()
     gc.collect()
     assert [thing() for thing in things] == [None] * len(things)
-    assert app.title, "the tab is still open"
+    assert app.get("html"), "the tab is still open"
 
 
 def test_a_tab_forgets_the_widgets_of_the_texts_before():

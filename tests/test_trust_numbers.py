@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_app import EVERY_PAGE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
+from test_app import PAGES, WORDS_ALONE, charts, check_page, open_page, served_as_an_app, this_machine  # noqa: F401 - fixtures
 from tiny import TINY, tiny_engine, tiny_model
 
 import gptviz.charts as charts_module
@@ -77,7 +77,7 @@ def broken_model(request, tmp_path, monkeypatch):
     return path.name
 
 
-@EVERY_PAGE
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - WORDS_ALONE))
 def test_every_page_says_so_and_draws_none(broken_model, page):
     app = open_page("attention", model=broken_model, text="The cat sat on the mat")
     assert app.session_state["_model_in_use"] == broken_model
@@ -131,6 +131,7 @@ def test_another_model_is_fine_again(broken_model):
 
 # --- no chart raises --------------------------------------------------------------------------------
 
+RANKS = np.arange(1, 17).reshape(4, 4)
 # chart function -> how to call it with a 4 x 4 array
 CALLS = {
     "attention_lines": lambda draw, x: draw(x, STRINGS, chosen=1),
@@ -143,6 +144,9 @@ CALLS = {
     "gelu_curve": lambda draw, x: draw(x[0], x[1]),
     "head_grid": lambda draw, x: draw(x, what="score", signed=True, chosen=(1, 1)),
     "lens_map": lambda draw, x: draw(x.reshape(4, 4, 1), np.array(STRINGS * 4).reshape(4, 4, 1), STRINGS, STRINGS),
+    "lens_rank_map": lambda draw, x: draw(
+        RANKS, 20, x.reshape(4, 4, 1), np.array(STRINGS * 4).reshape(4, 4, 1), STRINGS, STRINGS
+    ),
     "next_token_pair": lambda draw, x: draw(
         pd.DataFrame({"token": STRINGS, "id": range(4), "first": x[0], "second": x[1], "change": x[2]}), ("a", "b")
     ),

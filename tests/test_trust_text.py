@@ -18,14 +18,14 @@ from streamlit.proto.Markdown_pb2 import Markdown
 from test_app import (  # noqa: F401 - fixtures
     EVERY_PAGE,
     EVERY_PAGE_OF_THE_TEXT,
-    charts,
     check_page,
+    has_content,
     notices,
     open_page,
     served_as_an_app,
     this_machine,
 )
-from test_trust_numbers import CALLS
+from test_trust_numbers import CALLS, RANKS
 
 import gptviz.charts as charts_module
 from gptviz.charts.theme import labels
@@ -121,6 +121,14 @@ def drawn(name, strings):
         "run_spread": lambda: draw(ARRAY, ARRAY[0], strings, what="probability"),
         "lens_map": lambda: draw(
             ARRAY.reshape(4, 4, 1), np.array(strings * 4, dtype=object).reshape(4, 4, 1), ["low"] * 4, strings
+        ),
+        "lens_rank_map": lambda: draw(
+            RANKS,
+            20,
+            ARRAY.reshape(4, 4, 1),
+            np.array(strings * 4, dtype=object).reshape(4, 4, 1),
+            ["low"] * 4,
+            strings,
         ),
         "principal_scatter": lambda: draw(ARRAY[:, :3], strings, ARRAY[3, :3]),
         "surprisal_bars": lambda: draw(strings, ARRAY[3]),
@@ -250,7 +258,7 @@ def check_any_text(app, page, text):
     assert not notices(app)
     assert app.text_area(key="text").value == text
     if app.session_state["bos"] or text:
-        assert charts(app) or app.dataframe
+        assert has_content(app, page)
     for element in app.get("plotly_chart"):
         assert not any(tag in element.proto.spec for tag in ("<script", "<img", "</div>", "<h1>"))
 

@@ -5,13 +5,15 @@ norm the readings are wrong: the head was trained on a normed stream.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..numerics.chunks import chunks
+from ..numerics.predictions import Predictions, divergences, entropies, predictions
 from ..numerics.ranking import ranks, top_ids
 from ..tokens import strings_of
 from ..trace import Trace
@@ -28,11 +30,15 @@ class StreamPoint(NamedTuple):
 
 
 class LogitLens(NamedTuple):
-    """Predictions from the stream at every point and position: the k most probable tokens, the most probable first."""
+    """Predictions from the stream at every point and position, and how they stand to the model's own, the final one."""
 
     points: tuple[StreamPoint, ...]
-    ids: NDArray[np.int64]  # [point, pos, k]
+    ids: NDArray[np.int64]  # [point, pos, k], the most probable tokens, the most probable first
     probabilities: NDArray[np.float64]  # [point, pos, k], over the whole vocabulary
+    entropies: NDArray[np.float64]  # [point, pos], in nats
+    divergences: NDArray[np.float64]  # [point, pos], KL(final prediction || this one), in nats
+    target_ranks: NDArray[np.int64]  # [point, pos], of a chosen token; 1 is the most probable
+    target_probabilities: NDArray[np.float64]  # [point, pos]
 
     @property
     def labels(self) -> list[str]:
@@ -57,35 +63,82 @@ def stream_points(n_layers: int) -> tuple[StreamPoint, ...]:
 
 
 def logit_lens(
-    trace: Trace, *, k: int = 5, positions: slice = slice(None), points: Sequence[StreamPoint] | None = None
+    trace: Trace,
+    *,
+    k: int = 5,
+    positions: slice = slice(None),
+    points: Sequence[StreamPoint] | None = None,
+    target: int | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> LogitLens:
-    """The k most probable tokens at every point of the stream and every position.
+    """What the stream predicts at every point and every position.
 
-    The last point gives the model's own prediction. Each cell costs one pass through the output head:
-    for long texts ask only for the `positions` and `points` shown.
+    The last point gives the model's own prediction. `target` is the token to find at every position;
+    without it, each position's target is the final prediction's most probable token. `temperatures` has
+    one number per point, which divides the logits (see `gptviz.experiments.lens_calibration`); it never
+    changes which tokens are on top, or a rank. The final prediction is always taken at temperature 1.
+    Each cell costs one pass through the output head: for long texts ask only for the `positions` and
+    `points` shown. Raises `ValueError` unless there is one temperature per point.
     """
     points = tuple(points or stream_points(trace.config["n_layers"]))
-    n_positions = len(range(len(trace))[positions])
+    temperatures = _one_each(temperatures, points)
+    places = np.arange(len(trace))[positions]
+    parts = [
+        _lens_at(trace, places[some], points, temperatures, k, target)
+        for some in chunks(len(places), ROWS_AT_ONCE // 2)  # of a final prediction, two rows are held
+    ]
+    return LogitLens(points, *(np.concatenate(field, axis=1) for field in zip(*parts, strict=True)))
+
+
+def _lens_at(
+    trace: Trace,
+    places: NDArray[np.int64],
+    points: Sequence[StreamPoint],
+    temperatures: Sequence[float],
+    k: int,
+    target: int | None,
+) -> list[NDArray[Any]]:
+    """The fields of `LogitLens` after `points`, at a few positions: [point, pos, ...] each."""
+    end = trace["resid_post", trace.config["n_layers"] - 1][places]
+    finals = [predictions(logits) for logits in trace.unembed(end)]
+    cells = []
     # In short texts several points share one pass through the head, which spends most time reading its weights.
-    ids, probabilities = [], []
-    for some in chunks(len(points), ROWS_AT_ONCE // max(1, n_positions)):
-        stream = np.concatenate([trace[point.name, point.layer][positions] for point in points[some]])
-        for rows in chunks(len(stream), ROWS_AT_ONCE):
-            for logits in trace.unembed(stream[rows]):  # one by one, so that a row stays in the CPU cache
-                ids.append(top_ids(logits, k))
-                probabilities.append(_probabilities(logits, ids[-1]))
-    shape = (len(points), n_positions, -1)
-    return LogitLens(points, np.stack(ids).reshape(shape), np.stack(probabilities).reshape(shape))
+    for some in chunks(len(points), ROWS_AT_ONCE // len(places)):
+        stream = np.concatenate([trace[point.name, point.layer][places] for point in points[some]])
+        settings = product(temperatures[some], finals)
+        # One by one, so that a row stays in the CPU cache.
+        for logits, (temperature, final) in zip(trace.unembed(stream), settings, strict=True):
+            token = int(final.logs.argmax()) if target is None else target
+            cells.append(_cell(logits, temperature, final, k, token))
+    shape = len(points), len(places)
+    return [np.array(field).reshape(*shape, *np.shape(field[0])) for field in zip(*cells, strict=True)]
 
 
-def follow(trace: Trace, position: int, ids: Sequence[int] | None = None) -> pd.DataFrame:
+def _cell(logits: NDArray[np.float32], temperature: float, final: Predictions, k: int, token: int) -> tuple[Any, ...]:
+    """The fields of `LogitLens` after `points`, for one point and position; `logits` is [vocab_size]."""
+    ids = top_ids(logits, k)
+    own = predictions(logits, temperature)
+    return (
+        ids,
+        own.probabilities[ids].astype(np.float64),
+        entropies(own),
+        divergences(final, own),
+        ranks(logits, np.array(token)),
+        float(own.probabilities[token]),
+    )
+
+
+def follow(
+    trace: Trace, position: int, ids: Sequence[int] | None = None, temperatures: Sequence[float] | None = None
+) -> pd.DataFrame:
     """Rank and probability of chosen tokens at one position, at every point of the stream.
 
     Without `ids`, follow the tokens that are the most probable at any point, those of the last points
-    first. One row per point and token. Columns: point (its number), label, layer, token, id,
-    probability, rank (1 is the most probable).
+    first. `temperatures` is as in `logit_lens`. One row per point and token. Columns: point (its number),
+    label, layer, token, id, probability, rank (1 is the most probable).
     """
     points = stream_points(trace.config["n_layers"])
+    divisors = np.array(_one_each(temperatures, points), dtype=np.float32)[:, None]
     stream = np.stack([trace[point.name, point.layer][position] for point in points])
     if ids is None:
         first = [trace.unembed(stream[rows]).argmax(axis=-1) for rows in chunks(len(stream), ROWS_AT_ONCE)]
@@ -94,8 +147,9 @@ def follow(trace: Trace, position: int, ids: Sequence[int] | None = None) -> pd.
     for rows in chunks(len(stream), ROWS_AT_ONCE):
         logits = trace.unembed(stream[rows])
         followed = np.tile(np.asarray(ids, dtype=np.int64), (len(logits), 1))  # [point, token]
+        probabilities = np.take_along_axis(predictions(logits / divisors[rows]).probabilities, followed, axis=-1)
         rank = np.stack([ranks(logits, column) for column in followed.T], axis=-1)
-        rows_of.append(np.stack([_probabilities(logits, followed), rank], axis=-1))
+        rows_of.append(np.stack([probabilities, rank.astype(np.float64)], axis=-1))
     followed_over_points = np.concatenate(rows_of)  # [point, token, probability and rank]
     n_tokens = len(ids)
     return pd.DataFrame(
@@ -116,14 +170,10 @@ def tokens_on_top(ids: NDArray[np.integer]) -> list[int]:
     return list(dict.fromkeys(ids[::-1].tolist()))
 
 
-def _probabilities(logits: NDArray[np.float32], ids: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Softmax of [..., vocab_size], but only at `ids` [..., k].
-
-    The exponentials are float32 and their sum is float64: accurate to about 1e-6 of the probability,
-    and faster than float64 throughout.
-    """
-    highest = logits.max(axis=-1, keepdims=True)
-    exponentials = logits - highest
-    np.exp(exponentials, out=exponentials)
-    denominator = exponentials.sum(axis=-1, keepdims=True, dtype=np.float64)
-    return np.exp(np.take_along_axis(logits, ids, axis=-1).astype(np.float64) - highest) / denominator
+def _one_each(temperatures: Sequence[float] | None, points: Sequence[StreamPoint]) -> list[float]:
+    """One temperature per point: 1 if none are given. They are plain floats, which leave float32 as it is."""
+    if temperatures is None:
+        return [1.0] * len(points)
+    if len(temperatures) != len(points):
+        raise ValueError(f"There are {len(temperatures)} temperatures for {len(points)} points: give one per point.")
+    return [float(temperature) for temperature in temperatures]

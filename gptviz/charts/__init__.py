@@ -4,7 +4,7 @@ from .attention import attention_lines, attention_map
 from .changes import dropped_map, next_token_pair, run_spread, switch_board
 from .heads import head_grid, small_maps
 from .heat_maps import depth_map, dimension_map, token_pair_map
-from .logit_lens import lens_map
+from .logit_lens import lens_map, lens_rank_map
 from .parameters import parameter_treemap
 from .prediction import next_token_bars, surprisal_bars
 from .theme import DARK, LIGHT, Theme
@@ -33,6 +33,7 @@ __all__ = [
     "gelu_curve",
     "head_grid",
     "lens_map",
+    "lens_rank_map",
     "next_token_bars",
     "next_token_pair",
     "parameter_treemap",

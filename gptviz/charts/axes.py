@@ -114,7 +114,7 @@ def squares(
     The axes need `SQUARE_X` and `SQUARE_Y`, which keep the cells square if the chart gets another width.
     """
     across, down = theme.width - left - right, theme.height - top - _BOTTOM
-    side = max(1.0, min(across / n_across, down / n_down, theme.scaled(largest)))
+    side = max(0.1, min(across / n_across, down / n_down, theme.scaled(largest)))
     return {
         "height": top + _BOTTOM + side * n_down,
         "left": left,

@@ -43,13 +43,7 @@ def dimension_map(
         height=height,
         left=room(strings, theme),
         right=room_for_colorbar(theme),
-        xaxis={
-            "title": across,
-            "showgrid": False,
-            "zeroline": False,
-            "nticks": 12,
-            "range": [-0.5, values.shape[1] - 0.5],
-        },
+        xaxis={"title": across, "showgrid": False, "zeroline": False, "range": [-0.5, values.shape[1] - 0.5]},
         yaxis=token_axis(strings, theme, min(height, theme.height) - theme.scaled(68))
         | {"range": [len(strings) - 0.5, -0.5]},
         shapes=[] if chosen is None else [frame(-0.5, chosen - 0.5, values.shape[1], 1, theme.accent)],
@@ -110,13 +104,15 @@ def depth_map(
     click: str = "column",
     first: int = 0,
     n_heads: int | None = None,
+    chosen: tuple[int, int] | None = None,
     theme: Theme = LIGHT,
 ) -> go.Figure:
     """Heat map with one row per depth, the deepest on top as the data flows upwards, and one column per token.
 
     `values` is [depth, pos], `rows` names the depths and `strings` the columns. `text` [depth, pos]
     is written into the cells if they have room for it, and `hover` [depth, pos] is shown on hover; both are data, not
-    markup. `click`, `first` and `n_heads` say what a cell stands for (see `cells` in `axes.py`).
+    markup. `click`, `first` and `n_heads` say what a cell stands for (see `cells` in `axes.py`). The cell
+    `chosen`, (depth, column), is framed.
     """
     values = np.asarray(values, dtype=np.float32)
     told = np.full(values.shape, "") if hover is None else hover
@@ -144,6 +140,7 @@ def depth_map(
         bottom=bottom,
         xaxis=token_axis(strings, theme, across, slanted=True),
         yaxis=named_axis(rows, theme, down),
+        shapes=[] if chosen is None else [frame(chosen[1] - 0.5, chosen[0] - 0.5, 1, 1, theme.accent)],
         **cells(click, len(strings), len(rows), first=first, n_heads=n_heads),
     )
 

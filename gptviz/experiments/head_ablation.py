@@ -38,6 +38,14 @@ def head_effects(
     return np.concatenate(run(effects_of_heads, portions)).reshape(trace.config["n_layers"], -1)
 
 
+def head_effect(
+    trace: Trace, position: int, token: int, layer: int, head: int, replacement: Replacement = "zero"
+) -> float:
+    """`head_effects` of one head alone, in nats. Takes one pass of the layers that follow."""
+    number = layer * trace.config["n_heads"] + head
+    return float(effects_of_heads(trace, position, token, replacement, range(number, number + 1))[0])
+
+
 def effects_of_heads(
     trace: Trace, position: int, token: int, replacement: Replacement, heads: range
 ) -> NDArray[np.float64]:

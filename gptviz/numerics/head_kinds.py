@@ -46,6 +46,18 @@ def induction_targets(ids: Sequence[int]) -> Targets:
     return targets
 
 
+def targets_by_kind(ids: Sequence[int]) -> dict[str, Targets]:
+    """The targets of every kind on a text with these token ids, under the kinds' names in `head_scores`."""
+    n_tokens = len(ids)
+    return {
+        "previous_token": previous_token_targets(n_tokens),
+        "current_token": current_token_targets(n_tokens),
+        "first_token": first_token_targets(n_tokens),
+        "duplicate_token": duplicate_token_targets(ids),
+        "induction": induction_targets(ids),
+    }
+
+
 def score(pattern: Pattern, targets: Targets) -> Float64[np.ndarray, " head"]:
     """Weight that each head puts on the targets, averaged over the queries that have one: 0 to 1.
 
@@ -92,15 +104,10 @@ def head_scores(pattern: Pattern, ids: Sequence[int]) -> pd.DataFrame:
     Columns: head, previous_token, current_token, first_token, duplicate_token, induction (see
     `score`), entropy (see `entropy_share`), distance (in tokens, see `mean_distance`).
     """
-    n_tokens = len(ids)
     return pd.DataFrame(
         {
             "head": np.arange(len(pattern)),
-            "previous_token": score(pattern, previous_token_targets(n_tokens)),
-            "current_token": score(pattern, current_token_targets(n_tokens)),
-            "first_token": score(pattern, first_token_targets(n_tokens)),
-            "duplicate_token": score(pattern, duplicate_token_targets(ids)),
-            "induction": score(pattern, induction_targets(ids)),
+            **{kind: score(pattern, targets) for kind, targets in targets_by_kind(ids).items()},
             "entropy": np.concatenate([entropy_share(one[None]) for one in pattern]),  # float64: one head at a time
             "distance": mean_distance(pattern),
         }

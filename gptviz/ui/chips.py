@@ -3,13 +3,18 @@
 import html
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
-from gptviz.tokens import Tokens
+from gptviz.tokens import Tokens, characters
+from gptviz.ui.links import as_attributes
+from gptviz.ui.settings import TOKEN
 
 # Okabe and Ito's hues, translucent, so that they work on white and on black.
 _COLORS = ("86,180,233", "230,159,0", "0,158,115", "204,121,167", "240,228,66", "213,94,0")
-_BLOCK = '<div style="font-size:1.2rem;line-height:1.75;overflow-wrap:anywhere;">{}</div>'
+_BLOCK = '<div class="chips">{}</div>'
+_DARKEST = 55  # percent of the colour: the token must stay legible on it
 
 
 def token_strip(tokens: Tokens, *, marked: Collection[int] = (), titles: Sequence[str] = ()) -> None:
@@ -18,6 +23,30 @@ def token_strip(tokens: Tokens, *, marked: Collection[int] = (), titles: Sequenc
     Tokens at the positions `marked` are framed.
     """
     st.html(_BLOCK.format("".join(_chips(tokens, marked, 0, titles))))
+
+
+def shaded_strip(tokens: Tokens, values: NDArray[np.floating] | None, titles: Sequence[str], chosen: int) -> str:
+    """Return the tokens as chips that can be clicked to choose a token; the `chosen` one is framed.
+
+    `values` is [pos]: the largest absolute value gets the strongest colour, negative values another one, and NaN none.
+    Without values, the colours only tell neighbours apart. `titles` has one line or more per token, shown on hover.
+    """
+    shades = _hues(len(tokens)) if values is None else _shades(values)
+    chips = (
+        f'<button class="chip" {as_attributes({TOKEN: position})} title="{html.escape(title)}" '
+        f'{"aria-current=true" if position == chosen else ""} style="background:{shade}">{html.escape(string)}</button>'
+        + ("<br>" if raw.endswith(b"\n") else "")
+        for position, ((_, raw, string), title, shade) in enumerate(zip(tokens, titles, shades, strict=True))
+    )
+    return _BLOCK.format("".join(chips))
+
+
+def about(tokens: Tokens) -> list[str]:
+    """Return what a token is, for each token: its position, id and bytes, and the character that it is a part of."""
+    return [
+        f"position {position} · id {id} · bytes {raw.hex(' ')}" + (f" · part of {whole}" if whole else "")
+        for position, ((id, raw, _), whole) in enumerate(zip(tokens, characters(tokens), strict=True))
+    ]
 
 
 def written(text: str, continuation: Tokens, *, first: int) -> None:
@@ -34,10 +63,28 @@ def pieces(parts: Sequence[bytes]) -> None:
 def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence[str]) -> Iterator[str]:
     for offset, (id, raw, string) in enumerate(tokens):
         title = titles[offset] if titles else f"position {first + offset} · id {id} · bytes {raw.hex(' ')}"
-        color = _COLORS[(first + offset) % len(_COLORS)]
-        outline = "outline:2px solid currentColor;" if first + offset in marked else ""
+        frame = "outline:2px solid currentColor;" if first + offset in marked else ""
         yield (
-            f'<span title="{html.escape(title)}" style="background:rgba({color},0.33);{outline}'
-            'border-radius:5px;padding:2px 3px;margin:2px 1px;display:inline-block;white-space:pre-wrap;">'
+            f'<span class="chip" title="{html.escape(title)}" style="{frame}background:{_hue(first + offset)}">'
             f"{html.escape(string)}</span>" + ("<br>" if raw.endswith(b"\n") else "")
         )
+
+
+def _hue(position: int) -> str:
+    return f"rgba({_COLORS[position % len(_COLORS)]},0.33)"
+
+
+def _hues(n_tokens: int) -> list[str]:
+    return [_hue(position) for position in range(n_tokens)]
+
+
+def _shades(values: NDArray[np.floating]) -> list[str]:
+    finite = np.abs(values[np.isfinite(values)])
+    largest = float(finite.max(initial=0)) or 1.0
+    return [_shade(value / largest) if np.isfinite(value) else "transparent" for value in values.tolist()]
+
+
+def _shade(share: float) -> str:
+    """Return a CSS colour for a share from -1 to 1."""
+    color = "main" if share >= 0 else "accent"
+    return f"color-mix(in srgb, var(--{color}) {_DARKEST * abs(share):.0f}%, transparent)"

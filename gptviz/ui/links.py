@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from gptviz.interventions import Part
 from gptviz.ui import settings, state
 from gptviz.ui.assets import asset
 from gptviz.ui.settings import SETTINGS, Setting
@@ -24,11 +23,13 @@ def listen() -> None:
 
 def link(text: str, page: str, chosen: Mapping[Setting[Any], Any] | None = None) -> str:
     """Return HTML for a link that opens a page of the app with some settings."""
-    words = {setting.name: setting.kind.write(value) for setting, value in (chosen or {}).items()}
-    return (
-        f'<button class="link" data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}">'
-        f"{html.escape(text)}</button>"
-    )
+    return f'<button class="link" {as_attributes(chosen or {}, page)}>{html.escape(text)}</button>'
+
+
+def as_attributes(chosen: Mapping[Setting[Any], Any], page: str = "") -> str:
+    """Return the attributes that make an HTML element a link: it sets some settings, and opens a page if named."""
+    words = {setting.name: setting.kind.write(value) for setting, value in chosen.items()}
+    return f'data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}"'
 
 
 def head_link(layer: int, head: int, text: str = "") -> str:
@@ -45,11 +46,12 @@ def _go() -> None:
     chosen = target.get("settings")
     for name, word in chosen.items() if isinstance(chosen, dict) else ():
         _put(str(name), str(word))
-    part = target.get("part")
-    if isinstance(part, str) and settings.OFF.kind.takes([part]):
-        state.switch(str(Part.parse(part)))
-    if target.get("page") in state.pages():
-        state.wish_for_page(target["page"])
+    for name, change in (("switch", state.switch), ("off", state.switch_off)):
+        if settings.OFF.kind.takes([target.get(name)]):
+            change(target[name])
+    page = target.get("page")
+    if isinstance(page, str) and page in state.pages():
+        state.wish_for_page(page)
 
 
 def _put(name: str, word: str) -> None:

@@ -9,7 +9,6 @@ from gptviz.ui import state
 from gptviz.ui.assets import asset
 from gptviz.ui.settings import SIZE, Size
 
-ONE_COLUMN = 900  # pixels: a narrower page has its columns one below the other
 _LOWEST = 18  # rem; a chart may be this high even in a low window
 _KEY = "follow-browser"
 
@@ -24,8 +23,10 @@ def page_style() -> None:
 def follow_browser() -> None:
     """Draw the page again when the browser's mode or window changes, or when it reconnects to the server.
 
-    It also makes Enter show the typed text, Back lead to the page before, and the frame's buttons work.
+    It also makes Enter show the typed text, Back lead to the page before, and the frame's buttons work; and a chart in
+    full screen keeps its title and controls.
     """
+    st.components.v2.component("full_screen", js=asset("full_screen.js"))(key="full-screen")
     component = st.components.v2.component("follow_browser", js=asset("follow_browser.js"))
     component(
         key=_KEY,
@@ -38,23 +39,23 @@ def follow_browser() -> None:
 
 def root_size() -> float:
     """Return the size of ordinary text on a page in pixels, which is a `rem` in the stylesheet."""
-    match Size(state.get(SIZE)):
+    match state.get(SIZE):
         case Size.STAGE:
             return max(18, 0.0247 * state.window().height)
         case Size.LARGE:
             return 21
-        case Size.NORMAL:
+        case _:
             return 17
 
 
-def theme(across: float = 1.0, taken: float = 13.5) -> Theme:
+def theme(across: float = 1.0, taken: float = 14.0) -> Theme:
     """Return the look of a chart, for the browser's mode and window.
 
     `across` is the chart's share of the page's width; a narrow page has one column. `taken` is the height, in rem, that
     the window needs for other things than the chart.
     """
     window, rem = state.window(), root_size()
-    width = window.width if across == 1 or window.width < ONE_COLUMN else across * window.width - rem
+    width = window.width if across == 1 or window.is_narrow else across * window.width - rem
     colors = DARK if st.context.theme.type == "dark" else LIGHT
     height = max(window.height - taken * rem, _LOWEST * rem)
     return replace(colors, font_size=round(0.9 * rem), width=int(width), height=int(height))

@@ -84,11 +84,11 @@ def _show_heading(about: About) -> None:
             width="stretch",
         )
         beginning = html.escape(shorten(state.get(settings.TEXT), 60, placeholder="…") or "no text yet")
-        st.html(f'<button class="edit-text" title="Change the text">{beginning}</button>', width="content")
+        st.html(f'<button class="tool edit-text" title="Change the text">{beginning}</button>', width="content")
         widgets.choice(
             st.segmented_control, settings.SIZE, "Size of text and charts", SIZES, label_visibility="collapsed"
         )
-        st.html('<button class="copy-link" title="Copy a link to this view">Copy link</button>', width="content")
+        st.html('<button class="tool copy-link" title="Copy a link to this view">Copy link</button>', width="content")
 
 
 def _begin(about: About) -> View:

@@ -14,10 +14,10 @@ from gptviz.ui.view import View
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart function with its data, and a one-sentence description for people who cannot see the chart."""
+    """A chart function with its data, and what the chart says, for people who cannot see it."""
 
     draw: Callable[..., go.Figure]  # takes `theme`
-    alt: str
+    alt: str  # plain text: see `descriptions`
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def picture(
     return register
 
 
-def show_picture(picture: Picture, view: View, *, variant: str = "", across: float = 1.0, taken: float = 13.5) -> bool:
+def show_picture(picture: Picture, view: View, *, variant: str = "", across: float = 1.0, taken: float = 14.0) -> bool:
     """Draw a picture with the current settings. Return whether it was drawn. `across` and `taken`: see `look.theme`."""
     values = {setting.name: setting.fitting(state.get(setting), view) for setting in picture.settings}
     chart = picture(view, **values, **({"variant": variant} if variant else {}))

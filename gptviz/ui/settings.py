@@ -80,8 +80,12 @@ def _words(word: str) -> list[str]:
     return [part for part in word.split("-") if part]
 
 
+OPEN_HEAD = ["open"]  # of parts: the open head, until the user switches a part
+
+
 def _parts(word: str) -> list[str]:
-    return [str(Part.parse(part)) for part in _words(word)]
+    words = _words(word)
+    return words if words == OPEN_HEAD else [str(Part.parse(part)) for part in words]
 
 
 def _is_part(word: Any) -> bool:
@@ -106,7 +110,9 @@ NUMBERS = Kind[list[int]](
 NAMES = Kind[list[str]](
     _words, "-".join, lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value)
 )
-PARTS = Kind[list[str]](_parts, "-".join, lambda value: isinstance(value, list) and all(map(_is_part, value)))
+PARTS = Kind[list[str]](
+    _parts, "-".join, lambda value: value == OPEN_HEAD or (isinstance(value, list) and all(map(_is_part, value)))
+)
 
 
 def _choice(name: str, default: StrEnum) -> Setting[str]:
@@ -173,6 +179,21 @@ SKELETON = Setting("skeleton", False, SWITCH)
 
 WORD = Setting("word", 0, WHOLE)
 
+
+class TokenValue(StrEnum):
+    """The values that can colour the tokens."""
+
+    NONE = "none"
+    SURPRISAL = "surprisal"
+    PROBABILITY = "probability"
+    RANK = "rank"
+    ATTENDS_TO = "attends_to"
+    ATTENDED_BY = "attended_by"
+    SALIENCY = "saliency"
+
+
+TOKEN_VALUE = _choice("token_value", TokenValue.NONE)
+
 # --- Embeddings --------------------------------------------------------------------------------
 
 
@@ -236,6 +257,18 @@ KEY = Setting("key", 0, WHOLE, lambda shown: (0, len(shown.tokens) - 1))
 
 # --- Residual stream ---------------------------------------------------------------------------
 
+
+class LensColor(StrEnum):
+    """What the colours of the logit lens show."""
+
+    PROBABILITY = "probability"
+    RANK = "rank"
+    ENTROPY = "entropy"
+    DIVERGENCE = "divergence"
+
+
+LENS_COLOR = _choice("lens_color", LensColor.PROBABILITY)
+CALIBRATED = Setting("calibrated", False, SWITCH)  # whether the lens' logits are divided by a temperature per depth
 AGAINST = Setting("against", "", STRING)  # a token whose logit is subtracted; empty: none
 
 # --- Next token --------------------------------------------------------------------------------
@@ -251,10 +284,15 @@ CONTINUATION: Setting[tuple[int, ...]] = Setting("continuation", (), IDS)
 
 
 def _parts_of(words: list[str], shown: Shown) -> list[str]:
-    return [word for word in words if Part.parse(word).is_in(shown.config)]
+    return words if words == OPEN_HEAD else [word for word in words if Part.parse(word).is_in(shown.config)]
 
 
-OFF: Setting[list[str]] = Setting("off", ["L5H2"], PARTS, fit=_parts_of)  # one of story-gpt's two induction heads
+def parts_off(words: list[str], layer: int, head: int) -> list[str]:
+    """Return the parts that `OFF` names, where head `head` of layer `layer` is open."""
+    return [f"L{layer}H{head}"] if words == OPEN_HEAD else words
+
+
+OFF: Setting[list[str]] = Setting("off", OPEN_HEAD, PARTS, fit=_parts_of)
 NEURON_LAYER = Setting("neuron_layer", 0, WHOLE, _last_layer)
 NEURON = Setting("neuron", 0, WHOLE, lambda shown: (0, 4 * shown.config["emb_dim"] - 1))
 
@@ -321,5 +359,9 @@ class AttributionMethod(StrEnum):
 GROUP = _choice("group", ParameterGroup.ATTENTION)
 TWIN = Setting("twin", True, SWITCH)
 METHOD = _choice("method", AttributionMethod.INTEGRATED)
+
+# --- Glossary ----------------------------------------------------------------------------------
+
+TERM = Setting("term", "", STRING)  # a term, or words to look for; empty: all terms
 
 SETTINGS: tuple[Setting[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Setting))

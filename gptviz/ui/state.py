@@ -18,8 +18,22 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from gptviz.config import GPTConfig
 from gptviz.interventions import Part
-from gptviz.ui import limits
-from gptviz.ui.settings import BOS, CONTINUATION, MODEL, N_HEADS, OFF, SETTINGS, SIZE, TEXT, TOKEN, Setting, join
+from gptviz.ui import limits, settings
+from gptviz.ui.settings import (
+    BOS,
+    CONTINUATION,
+    HEAD,
+    LAYER,
+    MODEL,
+    N_HEADS,
+    OFF,
+    SETTINGS,
+    SIZE,
+    TEXT,
+    TOKEN,
+    Setting,
+    join,
+)
 
 Value = TypeVar("Value")
 MAX_URL_CHARACTERS = 6000  # per setting, percent-encoded: browsers and servers cut off longer addresses
@@ -40,7 +54,7 @@ def start() -> None:
     st.session_state[_DRAWN] = set()
     st.session_state[_KEYS] = {}
     st.session_state[_LEFT_OUT] = 0
-    st.session_state[_WINDOW] = _usual_window()
+    _take_window_from_cookie()
     st.session_state[_SETTINGS] = {setting.name: _from_url(setting) for setting in SETTINGS}
 
 
@@ -94,9 +108,9 @@ def get(setting: Setting[Value]) -> Value:
     return value[: limits.read().text] if isinstance(value, str) else value  # type: ignore[return-value]
 
 
-def values(settings: Iterable[Setting[Any]]) -> tuple[Any, ...]:
+def values(several: Iterable[Setting[Any]]) -> tuple[Any, ...]:
     """Return the values of several settings, in the same order."""
-    return tuple(get(setting) for setting in settings)
+    return tuple(get(setting) for setting in several)
 
 
 def put(setting: Setting[Value], value: Value) -> None:
@@ -177,8 +191,10 @@ def to_write(behind: tuple[int, ...]) -> int:
 
 def parts_off(config: GPTConfig) -> tuple[Part, ...]:
     """Return the parts that are switched off, limited to those that a model of this shape has."""
-    words = get(OFF)
-    parts = tuple(map(Part.parse, words))
+    if get(OFF) == OFF.default:
+        within(LAYER, 0, config["n_layers"] - 1)
+        within(HEAD, 0, config["n_heads"] - 1)
+    parts = tuple(map(Part.parse, _words_off()))
     here = tuple(part for part in parts if part.is_in(config))
     if here != parts:
         if OFF.name in st.session_state[_UNCHECKED]:
@@ -190,8 +206,18 @@ def parts_off(config: GPTConfig) -> tuple[Part, ...]:
 
 def switch(word: str) -> None:
     """Switch a part off, or on again."""
-    off = get(OFF)
+    off = _words_off()
     put(OFF, [part for part in off if part != word] if word in off else [*off, word])
+
+
+def switch_off(word: str) -> None:
+    """Switch a part off, with those that are off already."""
+    off = [] if get(OFF) == OFF.default else get(OFF)
+    put(OFF, [*off, word] if word not in off else off)
+
+
+def _words_off() -> list[str]:
+    return settings.parts_off(get(OFF), get(LAYER), get(HEAD))
 
 
 def _tell_if_changed(setting: Setting[Any], value: Any, fitting: Any) -> None:
@@ -275,9 +301,10 @@ class Window(NamedTuple):
 
     width: int  # of the page's content, without the sidebar and the margins
     height: int  # of the whole window
+    is_narrow: bool  # whether the columns of a page are one below the other
 
 
-USUAL_WINDOW = Window(1184, 720)  # a projector, with the sidebar closed
+USUAL_WINDOW = Window(1184, 720, is_narrow=False)  # a projector, with the sidebar closed
 _REASONABLE = 200, 8000  # pixels: a browser may tell anything
 
 
@@ -288,22 +315,19 @@ def window() -> Window:
 
 
 def put_window(told: Any) -> None:
-    """Keep the room that the browser tells: a list of two numbers. Anything else changes nothing."""
-    if isinstance(told, list) and len(told) == 2 and all(type(pixels) is int for pixels in told):
-        st.session_state[_WINDOW] = _within_reason(*told)
+    """Keep the room that the browser tells: width, height, and 1 if it is narrow. Anything else changes nothing."""
+    if isinstance(told, list) and len(told) == 3 and all(type(number) is int for number in told):
+        low, high = _REASONABLE
+        width, height = (min(max(pixels, low), high) for pixels in told[:2])
+        st.session_state[_WINDOW] = Window(width, height, told[2] == 1)
 
 
-def _usual_window() -> Window:
-    """Return the room that this browser told last, which its cookie holds: then the first run needs no second one."""
-    parts = st.context.cookies.get("gptviz_window", "").split("x")
-    if len(parts) == 2 and all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
-        return _within_reason(*map(int, parts))
-    return USUAL_WINDOW
-
-
-def _within_reason(width: int, height: int) -> Window:
-    low, high = _REASONABLE
-    return Window(min(max(width, low), high), min(max(height, low), high))
+def _take_window_from_cookie() -> None:
+    """Take the room that this browser told last: then the first run needs no second one."""
+    st.session_state[_WINDOW] = USUAL_WINDOW
+    words = st.context.cookies.get("gptviz_window", "").split("x")
+    if all(word.isascii() and word.isdigit() and len(word) < 6 for word in words):
+        put_window(list(map(int, words)))
 
 
 def wish_for_page(name: str) -> None:

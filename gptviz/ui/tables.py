@@ -1,7 +1,7 @@
 """Short tables, and the verdict of a check."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -23,6 +23,20 @@ def _tables(titled: Mapping[str, pd.DataFrame], token: str) -> str:
         for title, table in titled.items()
     )
     return f'<div class="tables">{"".join(parts)}</div>'
+
+
+def table_of_links(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """Draw a table whose cells are HTML with links; `rows` has the cells of each row by the row's name.
+
+    `title` and `columns` head the column of names, and the others. A row may have fewer cells than there are columns.
+    """
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in (title, *columns))
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for name, cells in rows.items()
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    st.html(f'<div class="tables"><div>{table}</div></div>')
 
 
 def verdict(passed: bool, sentence: str) -> None:

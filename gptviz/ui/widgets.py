@@ -132,10 +132,19 @@ def _put_one_of(
 
 
 def several(
-    draw: Callable[..., Any], setting: Setting[list[Value]], label: str, options: Sequence[Value], **how: Any
+    draw: Callable[..., Any],
+    setting: Setting[list[Value]],
+    label: str,
+    options: Sequence[Value],
+    *,
+    value: list[Value] | None = None,
+    **how: Any,
 ) -> list[Value]:
-    """A choice of several options; the setting must hold no others. `draw` is `st.multiselect` or `st.pills`."""
-    value = state.get(setting)
+    """A choice of several options; `draw` is `st.multiselect` or `st.pills`.
+
+    It shows `value` if given, and else the setting, which must hold no other options.
+    """
+    value = state.get(setting) if value is None else value
 
     def keep(chosen: Any) -> None:
         if isinstance(chosen, list) and all(one in options for one in chosen):
@@ -146,9 +155,18 @@ def several(
 
 
 def entry(
-    draw: Callable[..., Any], setting: Setting[Value], label: str, *, then: Callable[[], None] | None = None, **how: Any
+    draw: Callable[..., Any],
+    setting: Setting[Value],
+    label: str,
+    *,
+    key: str = "",
+    then: Callable[[], None] | None = None,
+    **how: Any,
 ) -> Value:
-    """A text field or a switch: `draw` is `st.text_area`, `st.text_input` or `st.toggle`."""
+    """A text field or a switch: `draw` is `st.text_area`, `st.text_input` or `st.toggle`.
+
+    If a page has two for one setting, the second needs its own `key`.
+    """
     value = state.get(setting)
 
     def keep(entered: Value) -> None:
@@ -156,7 +174,7 @@ def entry(
         if then is not None:
             then()
 
-    _bound(partial(draw, label, **how), setting.name, value, {"value": value}, keep)
+    _bound(partial(draw, label, **how), key or setting.name, value, {"value": value}, keep)
     return value
 
 
@@ -168,9 +186,10 @@ def token(
     *,
     placeholder: str,
     help: str = A_TOKEN,
+    key: str = "",
 ) -> int | Otherwise:
     """A field to type a token in. Return the token's id, or `otherwise` if the field is empty."""
-    word = entry(place.text_input, setting, label, placeholder=placeholder, help=help)
+    word = entry(place.text_input, setting, label, placeholder=placeholder, help=help, key=key)
     return first_token(word, otherwise)
 
 

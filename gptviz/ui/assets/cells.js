@@ -6,7 +6,7 @@
 // them. Everything ends in `go`, which tells the server the page and the settings that were chosen.
 const MENU = [
     ["See its attention", (layer, head) => ({ page: "attention", settings: { layer, head, view: "one" } })],
-    ["Switch it off or on", (layer, head) => ({ page: "ablation", settings: { layer, head }, part: `L${layer}H${head}` })],
+    ["Switch it off", (layer, head) => ({ page: "ablation", settings: { layer, head }, off: `L${layer}H${head}` })],
     ["Patch it", (layer, head) => ({ page: "patching", settings: { layer, head, patched: "z" } })],
     ["See its block", (layer, head) => ({ page: "block", settings: { layer, head } })],
 ]
@@ -66,7 +66,7 @@ const choose = (plot, [across, down], x, y) => {
     const cells = meaning(plot)
     if (cells.click === "head") {
         if (across < cells.heads) openMenu(down, across, x, y, plot)
-    } else if (cells.click === "part") go({ settings: {}, part: cells.parts[down][across] })
+    } else if (cells.click === "part") go({ switch: cells.parts[down][across] })
     else go({ settings: { token: cells.first + (cells.click === "column" ? across : down) } })
 }
 

@@ -21,19 +21,28 @@ const pushOnlyPages = function (state, title, url) {
 
 const query = selector => document.querySelector(selector)
 
+const ONE_COLUMN = 55  // rem: a narrower page has its columns one below the other, see page.css
+
+// The width and the height for a page, and 1 if it has one column, which the stylesheet learns here.
 const room = () => {
     const page = query("[data-testid=stMainBlockContainer]")
     if (!page) return null
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize)
+    const isNarrow = query("[data-testid=stMain]").clientWidth < ONE_COLUMN * rem
+    document.documentElement.classList.toggle("narrow", isNarrow)
     const { paddingLeft, paddingRight } = getComputedStyle(page)
-    return [Math.floor(page.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight)), innerHeight]
+    const width = Math.floor(page.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight))
+    return [width, innerHeight, Number(isNarrow)]
 }
+
+const fits = (now, drawn) => now[2] === Number(drawn[2]) && [0, 1].every(axis => Math.abs(now[axis] - drawn[axis]) <= 8)
 
 // A change is told once it has lasted for two looks: a sidebar slides, and a window is dragged.
 const tellRoom = (drawn, tell) => {
     const now = room()
     if (!now) return
     const word = now.join("x")
-    const isNew = now.some((pixels, axis) => Math.abs(pixels - drawn[axis]) > 8)
+    const isNew = !fits(now, drawn)
     if (isNew && word === window.gptvizRoom && word !== window.gptvizTold) {
         document.cookie = `gptviz_window=${word}; path=/; SameSite=Strict`
         tell((window.gptvizTold = word) && now)
@@ -92,6 +101,7 @@ export default function ({ data, setTriggerValue }) {
         if (connection !== "CONNECTED") window.gptvizAsks = 2
         else if (window.gptvizAsks && script === "notRunning") setTriggerValue("back", window.gptvizAsks--)
     }
+    window.gptvizFits = () => fits(room() || data.window, data.window)  // tests wait for this
     clearInterval(window.gptvizLook)  // left over from the previous run
     window.gptvizLook = setInterval(look, 300)
     if (window.gptvizEnter) return
@@ -103,7 +113,8 @@ export default function ({ data, setTriggerValue }) {
         if (target.closest(".copy-link")) copyLink(target)
     })
     if (innerWidth < 1000) query("[data-testid=stSidebarCollapseButton] button")?.click()
-    window.gptvizRoom = room()?.join("x")  // at the start, nothing moves
+    window.gptvizRoom = room()?.join("x")  // at the start nothing moves, so the first look counts
+    look()
     window.gptvizEnter = event => {
         const isPlain = event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.altKey
         if (!isPlain || event.isComposing || !event.target.matches?.("[data-testid=stTextArea] textarea")) return
