@@ -13,8 +13,9 @@ from gptviz.config import parameter_count
 from gptviz.experiments.skeleton import dummy_logits
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens, strings_of
+from gptviz.trace import Trace
 from gptviz.ui import descriptions, settings, state, widgets
-from gptviz.ui.drawing import Box, drawing
+from gptviz.ui.drawing import Box, Drawing, drawing, in_runs
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About, open_page
 from gptviz.ui.pictures import Chart, picture, show_picture
@@ -44,8 +45,8 @@ CHIPS_SHOWN = 24
 ABOUT = About(
     "Bird's-eye view",
     "Bird's-eye view",
-    "The whole of GPT-2, with the numbers of your text. Read it from the bottom up: tokens become vectors, every "
-    "Transformer block adds to them, and the last vector says what comes next. **Click a part to open it.**",
+    "The whole of GPT-2, with the numbers of your text. Follow the arrows from the top down: tokens become vectors, "
+    "every Transformer block adds to them, and the last vector says what comes next. **Click a part to open it.**",
 )
 
 
@@ -63,10 +64,11 @@ def show(view: View) -> None:
 
 @fragment
 def show_drawing(view: View) -> None:
-    """Draw the model, with one block unfolded in place."""
-    explained = widgets.entry(st.toggle, settings.EXPLAINED, "Explain each part")
+    """Draw the model, with one block unfolded. The switch is below: the drawing needs the window's height."""
     unfolded = state.within(settings.UNFOLDED, -1, view.config["n_layers"] - 1)
-    clicked = drawing(model_boxes(view, unfolded, explained), on_fold=fold, on_open=lambda: None, key="drawing")
+    parts = model_drawing(view.trace(), unfolded, explained=state.get(settings.EXPLAINED))
+    clicked = drawing(parts, on_fold=fold, on_open=lambda: None, key="drawing")
+    widgets.entry(st.toggle, settings.EXPLAINED, "Explain each part")
     if clicked.open is not None:
         name, _, layer = clicked.open.partition(" ")
         if layer:
@@ -74,15 +76,14 @@ def show_drawing(view: View) -> None:
         open_page(name)
 
 
-def model_boxes(view: View, unfolded: int, explained: bool) -> list[Box]:
-    """Return the drawing's boxes, from the text at the bottom to the prediction at the top."""
-    trace = view.trace()
+def model_drawing(trace: Trace, unfolded: int, *, explained: bool) -> Drawing:
+    """Return the whole model's boxes with the numbers of a text. Only the block `unfolded` is open; -1: none is."""
     text: Box = {
         "title": "Your text",
         "kind": "tokens",
-        "chips": list(shortened(trace.tokens)),
         "page": "tokens",
-        "flow": f"[1, {len(trace):,}] token ids",
+        "chips": list(shortened(trace.tokens)),
+        "shape": f"[1, {len(trace):,}] token ids",
     }
     prediction: Box = {
         "title": "Next token",
@@ -91,37 +92,46 @@ def model_boxes(view: View, unfolded: int, explained: bool) -> list[Box]:
         "chips": [f"{row.token} {row.probability:.1%}" for row in trace.top_k(k=3).itertuples()],
     }
     components = anatomy(trace, unfolded=unfolded)
-    last_block = f"trf_blocks.{view.config['n_layers'] - 1}"
-    return [text, *(box(component, last_block, explained) for component in components), prediction]
-
-
-def box(component: Component, last_block: str, explained: bool) -> Box:
-    """Return a component as a box, with the shape and length of its output."""
-    size = "" if component.norm is None else f"   length {component.norm:,.1f}"
-    size += " at the last token" if component.name == "out_head" and size else ""
-    made: Box = {
-        "title": component.title,
-        "detail": f"{component.n_parameters:,} parameters" if component.n_parameters else "",
-        "flow": f"[{', '.join(f'{n:,}' for n in component.shape)}]{size}",
-        "explanation": component.explanation if explained and not is_repeated(component, last_block) else "",
-        "kind": "add" if component.shortcut else "part",
+    embeddings = [component for component in components if component.name.endswith("_emb")]
+    blocks = [component for component in components if component.name.startswith("trf_blocks.")]
+    head = components[len(embeddings) + len(blocks) :]
+    explained_block = max(unfolded, 0) if explained else -1  # one is enough: they differ only in their numbers
+    return {
+        "text": [text],
+        "embeddings": [box(component, explained) for component in embeddings],
+        "blocks": in_runs([block_box(block, layer, layer == explained_block) for layer, block in enumerate(blocks)]),
+        "head": [*(box(component, explained) for component in head), prediction],
     }
-    path = component.name.split(".")
-    if path[0] == "trf_blocks" and len(path) == 2:
-        made["fold"], made["opened"] = int(path[1]), bool(component.inside)
-    elif path[0] == "trf_blocks":
-        made["page"] = f"{PAGE_OF_BLOCK_PART.get(path[2], 'block')} {path[1]}"
-    elif component.name in PAGE_OF:
-        made["page"] = PAGE_OF[component.name]
-    if component.inside:
-        made["inside"] = [box(inner, last_block, explained) for inner in component.inside]
+
+
+def block_box(block: Component, layer: int, explained: bool) -> Box:
+    """Return a block as a box that folds; if it is unfolded, with its parts inside."""
+    made = box(block, explained)
+    made["fold"] = layer
+    if block.inside:
+        made["inside"] = [box(part, explained) for part in block.inside]
     return made
 
 
-def is_repeated(component: Component, last_block: str) -> bool:
-    """Return whether another block has the same explanation. Among folded blocks, only the last one needs it."""
-    is_folded_block = component.title.startswith("Transformer block") and not component.inside
-    return is_folded_block and component.name != last_block
+def box(component: Component, explained: bool) -> Box:
+    """Return a component as a box, with the shape and length of its output."""
+    made: Box = {
+        "title": component.title,
+        "shape": f"[{', '.join(f'{n:,}' for n in component.shape)}]",
+        "kind": "add" if component.shortcut else "part",
+    }
+    if component.norm is not None:
+        made["length"] = f"length {component.norm:,.1f}" + " at the last token" * (component.name == "out_head")
+    if component.n_parameters:
+        made["parameters"] = f"{component.n_parameters:,} parameters"
+    if explained:
+        made["explanation"] = component.explanation
+    match component.name.split("."):
+        case "trf_blocks", layer, part:
+            made["page"] = f"{PAGE_OF_BLOCK_PART.get(part, 'block')} {layer}"
+        case [part] if part in PAGE_OF:
+            made["page"] = PAGE_OF[part]
+    return made
 
 
 def fold() -> None:

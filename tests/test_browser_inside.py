@@ -12,46 +12,6 @@ TEXT = "The cat sat on the mat. The cat"
 BERTVIZ_MODEL_VIEW = 15_900_000  # bytes that it sends for the same 64 tokens
 
 
-def test_the_drawing_unfolds_a_block_and_opens_its_parts(tab):
-    tab.open()
-    block = tab.page.get_by_role("button", name="Transformer block 3")
-    assert block.get_attribute("aria-expanded") == "false"
-    block.focus()
-    tab.page.keyboard.press("Enter")
-    tab.wait_for_query(unfolded="3")
-    tab.settle()
-    assert tab.page.get_by_role("button", name="Transformer block 3").get_attribute("aria-expanded") == "true"
-    tab.page.get_by_role("button", name="Masked multi-head attention").click()
-    tab.page.get_by_role("heading", name="Attention", exact=True).wait_for()
-    tab.wait_for_query(unfolded="3", layer="3")
-    tab.check()
-
-
-@pytest.mark.parametrize(
-    ("part", "heading"),
-    [
-        ("Token embedding", "Embeddings"),
-        ("Output head", "Next token"),
-        ("Final LayerNorm", "Residual stream"),
-        ("LayerNorm 1", "Transformer block"),
-        ("Your text", "Tokens"),
-    ],
-)
-def test_each_part_of_the_drawing_leads_to_its_page(tab, part, heading):
-    tab.open()
-    tab.page.get_by_role("button", name=part).first.click()
-    tab.page.get_by_role("heading", name=heading, exact=True).wait_for()
-    tab.settle()
-    tab.check()
-
-
-def test_the_drawing_shows_a_texts_markup_as_text(tab):
-    tab.open(text="<b>x</b>")
-    chips = tab.page.locator(".drawing .chip").all_inner_texts()
-    assert "</" in chips
-    assert tab.page.locator(".drawing b").count() == 0
-
-
 def test_steps_of_a_block_are_walked_and_a_cell_is_picked(tab, story):
     tab.open("block", text=TEXT, step="key")
     tab.page.get_by_role("button", name="Next step").click()
