@@ -14,7 +14,7 @@ from gptviz.experiments.skeleton import dummy_logits
 from gptviz.numerics.sampling import softmax
 from gptviz.tokens import Tokens, strings_of
 from gptviz.trace import Trace
-from gptviz.ui import descriptions, settings, state, widgets
+from gptviz.ui import descriptions, sentences, settings, state, widgets
 from gptviz.ui.drawing import Box, Drawing, drawing, in_runs
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About, open_page
@@ -53,6 +53,7 @@ ABOUT = About(
 def show(view: View) -> None:
     """Draw the page."""
     show_drawing(view)
+    show_sentences(view)
     show_parameters(view)
     show_configuration(view)
     show_stages()
@@ -145,6 +146,15 @@ def shortened(tokens: Tokens, most: int = CHIPS_SHOWN) -> tuple[str, ...]:
     if len(tokens) <= most:
         return tokens.strings
     return (*tokens.strings[: most // 2], "…", *tokens.strings[-most // 2 :])
+
+
+@fragment
+def show_sentences(view: View) -> None:
+    """Say what is worth seeing in this text, each sentence with links to it."""
+    st.header("Worth seeing in this text")
+    with st.spinner("Looking for what is worth seeing…"):
+        found = sentences.on_text(view)
+    st.html(f"<ul>{''.join(f'<li>{sentence}</li>' for sentence in found)}</ul>")
 
 
 # --- parameters, configuration, stages ---------------------------------------------------------
