@@ -40,7 +40,7 @@ def _unchanged(value: Value, _shown: Shown) -> Value:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting(Generic[Value]):
     """One of the user's choices."""
 
