@@ -35,7 +35,7 @@ RANDOM_TOKENS = 50
 MOST_WORK = 3e11  # parameters times tokens: a pass that nobody asked for must be short
 VIEWS = {AttentionView.ONE: "One head", AttentionView.ALL: "All heads", AttentionView.FINDER: "Finder"}
 READINGS = {
-    Reading.WEIGHTS: ("Attention weights, as they are", "Each row sums to 1."),
+    Reading.WEIGHTS: ("Attention weights", "Each row sums to 1."),
     Reading.ROW: (
         "Each row to its own largest",
         "Each row is divided by its largest attention weight, so that rows without a favourite show their order too.",
@@ -96,7 +96,7 @@ def show(view: View) -> None:
 @fragment
 def show_attention(view: View) -> None:
     """Draw the choice of a view, and the view."""
-    view_column, *columns = st.columns([2.5, 1, 1, 1.5, 1.8], vertical_alignment="bottom")
+    view_column, *columns = st.columns([2.4, 1, 1, 1.4, 2], vertical_alignment="bottom")
     with view_column:
         shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS)
     if shown == AttentionView.ONE:

@@ -46,7 +46,7 @@ KEYS = list(STEPS)
 NORMS = ("norm1", "norm2", "final_norm")
 LOGITS_CHECKED = 256  # tokens; for longer texts, only the chosen position's logits are recomputed
 LOGITS_SHOWN = 12
-TAKEN = 22.5  # rem: what the window needs for other things than the pictures
+TAKEN = 24  # rem: what the window needs for other things than the pictures
 CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 
 ABOUT = About(

@@ -139,7 +139,7 @@ def show_spread(view: View, how: Dropout, n_runs: int, layer: int, head: int, to
         )
     with weights_column:
         st.markdown(f"**What {code(view.strings[token])} attends to**")
-        show_picture(weight_spread, view, across=1 / 2, taken=21)
+        show_picture(weight_spread, view, across=1 / 2, taken=17)
         st.caption("After dropout: 0 where the attention weight was dropped, larger than before where it stayed.")
 
 

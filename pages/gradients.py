@@ -185,7 +185,7 @@ def show_attribution(view: View) -> None:
     position_column, target_column, method_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token")
     best = int(view.trace().logits_at(position).argmax())
-    token = widgets.token(target_column, settings.TARGET, "Prediction", best, placeholder="the most probable token")
+    token = widgets.token(target_column, settings.TARGET, "Prediction", best, placeholder="most probable token")
     with method_column:
         method = widgets.choice(st.segmented_control, settings.METHOD, "Method", METHODS)
     name = code(view.engine.tokenizer.tokens([token]).strings[0])

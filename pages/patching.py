@@ -142,7 +142,7 @@ def ask(view: View) -> None:
     widgets.entry(st.text_input, settings.CORRUPTED, "Corrupted prompt", placeholder=pair.corrupted, help=about[1])
     answer_column, rival_column = st.columns(2)
     typed = bool(state.get(settings.CLEAN) or state.get(settings.CORRUPTED))
-    shown = ("the most probable token",) * 2 if typed else pair[3:]
+    shown = ("most probable token",) * 2 if typed else pair[3:]
     widgets.token(answer_column, settings.ANSWER, "Clean answer", None, placeholder=shown[0])
     widgets.token(rival_column, settings.RIVAL, "Corrupted answer", None, placeholder=shown[1])
     prompts = typed_prompts(view)

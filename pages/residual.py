@@ -285,7 +285,7 @@ def show_attribution(view: View) -> None:
     position_column, target_column, against_column = st.columns(3)
     position = widgets.position(position_column, view.strings, "After token", key="attribution-position")
     best = int(view.trace().logits_at(position).argmax())
-    token = widgets.token(target_column, settings.TARGET, "Logit of", best, placeholder="the most probable token")
+    token = widgets.token(target_column, settings.TARGET, "Logit of", best, placeholder="most probable token")
     against = widgets.token(
         against_column,
         settings.AGAINST,

@@ -17,7 +17,7 @@ from gptviz.ui.settings import TokenValue
 from gptviz.ui.view import View
 
 VALUES = {  # name, explanation, format of the number
-    TokenValue.NONE: ("nothing: only to tell them apart", "", ""),
+    TokenValue.NONE: ("nothing", "", ""),
     TokenValue.SURPRISAL: ("surprisal", "Strong: the model did not expect this token.", "{:.2f} bits"),
     TokenValue.PROBABILITY: ("probability", "Strong: the model expected this token.", "{:.2%}"),
     TokenValue.RANK: ("rank", "Strong: many tokens were more probable. The scale is logarithmic.", "{:,.0f}"),

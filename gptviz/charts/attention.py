@@ -7,10 +7,11 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .axes import cells, token_squares
+from .axes import cells, length_of, shortened, token_squares, width_of
 from .theme import LIGHT, Theme, colorbar, figure, labels, plotted
 
 _LEVELS = 5  # line widths: one Plotly trace per level, however many lines there are
+_MOST_NAMES = 0.36  # share of the chart's width that the names may take on each side
 _FAINTEST = 0.02  # a weight below this draws no line
 
 
@@ -31,6 +32,7 @@ def attention_map(
     share a cell (see `gptviz.numerics.tiles`), `pattern` has one row and column per `pooled` tokens.
     """
     n_tokens, n_cells = len(strings), len(pattern)
+    place = token_squares(strings, theme, across="key: looked at", down="query: looking", pooled=pooled)
     future = np.triu(np.ones((n_cells, n_cells), dtype=bool), k=1)
     first_centre = (pooled - 1) / 2
     return figure(
@@ -47,11 +49,11 @@ def attention_map(
             hoverongaps=False,
             xgap=1 if n_tokens <= 64 else 0,
             ygap=1 if n_tokens <= 64 else 0,
-            colorbar=colorbar(what, theme),
+            colorbar=colorbar(what, theme, length=length_of(place)),
             hovertemplate=f"query <b>%{{y}}</b><br>key <b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,
-        **token_squares(strings, theme, across="key: looked at", down="query: looking", pooled=pooled),
+        **place,
         **cells("row", n_tokens, n_tokens),
         plot_bgcolor=theme.future,
         shapes=[] if chosen is None else _row_and_column(chosen, n_tokens, theme),
@@ -73,6 +75,7 @@ def attention_lines(
     are coloured, and the others are faint. Tokens are selectable points with their position as customdata.
     """
     n_tokens = len(strings)
+    names, beside = _names(strings, theme)
     traces = []
     queries, keys = np.nonzero(np.asarray(pattern) >= _FAINTEST)
     local = None if chosen is None else chosen - first
@@ -80,7 +83,7 @@ def attention_lines(
         for width, level in _levels(np.asarray(pattern)[queries[picked], keys[picked]]):
             traces.append(_segments(queries[picked][level], keys[picked][level], color, opacity, width))
     for x, side, anchor in ((0.0, "query", "middle left"), (1.0, "key", "middle right")):
-        traces.append(_column(strings, x, anchor, side, first, local, theme))
+        traces.append(_column(names, x, anchor, side, first, local, theme))
     return figure(
         traces,
         theme,
@@ -90,7 +93,7 @@ def attention_lines(
         top=theme.scaled(35),
         bottom=5,
         xaxis={
-            "range": [-0.6, 1.6],
+            "range": [-beside, 1 + beside],
             "showgrid": False,
             "showline": False,
             "zeroline": False,
@@ -103,6 +106,14 @@ def attention_lines(
         dragmode=False,
         **cells("row", 2, n_tokens, first=first),
     )
+
+
+def _names(strings: Sequence[str], theme: Theme) -> tuple[list[str], float]:
+    """The names beside the lines, and the room that they need on each side, as a share of the lines' width."""
+    across = theme.width - 10
+    names = shortened(strings, _MOST_NAMES * across - 14, theme)
+    needed = min(max(width_of(name, theme) for name in names) + 14, _MOST_NAMES * across)
+    return names, needed / (across - 2 * needed)
 
 
 def _row_and_column(chosen: int, n_tokens: int, theme: Theme) -> list[dict[str, object]]:

@@ -25,6 +25,17 @@ def width_of(string: str, theme: Theme) -> float:
     return n_characters * theme.font_size * CHARACTER
 
 
+def shortened(strings: Sequence[str], width: float, theme: Theme) -> list[str]:
+    """Return the strings, with the ends cut of those that are wider than `width` pixels."""
+    return [string if width_of(string, theme) <= width else _beginning(string, width, theme) for string in strings]
+
+
+def _beginning(string: str, width: float, theme: Theme) -> str:
+    while string and width_of(string + "…", theme) > width:
+        string = string[:-1]
+    return string + "…"
+
+
 def labels_that_fit(length: float, theme: Theme, *, slanted: bool = False) -> int:
     """Return how many labels, one line each, fit along an axis of `length` pixels: at least 1."""
     line = theme.font_size * _LINE
@@ -145,7 +156,8 @@ def token_squares(
         right=room_for_colorbar(theme),
         largest=max(44, 180 / n_tokens),  # the titles need some room even for one token
     )
-    length = place["height"] - place["top"] - place["bottom"]
+    length = length_of(place)
+    down = down if width_of(down, theme) <= length else ""
     above = token_axis(strings, theme, length, slanted=True, pooled=pooled)
     beside = token_axis(strings, theme, length, pooled=pooled)
     return {
@@ -153,6 +165,11 @@ def token_squares(
         "xaxis": above | {"side": "top", "title": across} | SQUARE_X,
         "yaxis": beside | {"range": [n_tokens - 0.5, -0.5], "title": down} | SQUARE_Y,
     }
+
+
+def length_of(place: dict[str, Any]) -> float:
+    """Return the height of a map inside its margins, in pixels."""
+    return float(place["height"] - place["top"] - place["bottom"])
 
 
 def cells(

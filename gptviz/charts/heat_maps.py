@@ -6,9 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from .axes import cells, frame, named_axis, room, token_axis, token_squares, width_of
+from .axes import cells, frame, length_of, named_axis, room, token_axis, token_squares, width_of
 from .theme import LIGHT, Theme, color_scale, colorbar, escaped, figure, largest, plotted, room_for_colorbar
 
+_MOST_FIT = 0.8  # share of the texts: with fewer, a map shows none
 _MAX_TEXT_CELLS = 600  # most cells with text in them: more would be unreadable and slow to draw
 
 
@@ -71,6 +72,7 @@ def token_pair_map(
     if masked:
         values = np.where(np.tri(len(values), dtype=bool), values, np.nan)
     end = limit or largest(values)
+    place = token_squares(strings, theme, across=across, down=down)
     return figure(
         plotted(
             "heatmap",
@@ -80,11 +82,11 @@ def token_pair_map(
             zmax=end,
             colorscale=theme.diverging,
             hoverongaps=False,
-            colorbar=colorbar(what, theme),
+            colorbar=colorbar(what, theme, length=length_of(place)),
             hovertemplate=f"<b>%{{y}}</b><br><b>%{{x}}</b><br>{what} <b>%{{z:.4f}}</b><extra></extra>",
         ),
         theme,
-        **token_squares(strings, theme, across=across, down=down),
+        **place,
         **cells("row", len(strings), len(strings)),
         plot_bgcolor=theme.future,
     )
@@ -119,7 +121,7 @@ def depth_map(
     left, right, bottom = room(rows, theme), room_for_colorbar(theme), room(strings, theme, slanted=True)
     height = min(max(theme.scaled(26) * len(rows), theme.scaled(150)) + 10 + bottom, theme.height)
     across, down = theme.width - left - right, height - 10 - bottom
-    shows_text = text is not None and _fits(text, across / len(strings), down / len(rows), theme)
+    shown = None if text is None else _that_fit(text, across / len(strings), down / len(rows), theme)
     return figure(
         plotted(
             "heatmap",
@@ -127,8 +129,8 @@ def depth_map(
             **color_scale(what, theme, signed=signed, limits=limits),
             xgap=1,
             ygap=1,
-            text=_escaped(text) if text is not None and shows_text else None,
-            texttemplate="%{text}" if shows_text else None,
+            text=None if shown is None else _escaped(shown),
+            texttemplate=None if shown is None else "%{text}",
             textfont={"size": theme.font_size},
             customdata=_escaped(told),
             hovertemplate=f"<b>%{{x}}</b><br>%{{y}}<br>{what} <b>%{{z:{format}}}</b><br>%{{customdata}}<extra></extra>",
@@ -145,12 +147,12 @@ def depth_map(
     )
 
 
-def _fits(text: NDArray[np.str_], across: float, down: float, theme: Theme) -> bool:
-    """Return whether text fits into cells of this size, in pixels; a few long strings may be wider."""
+def _that_fit(text: NDArray[np.str_], across: float, down: float, theme: Theme) -> NDArray[np.str_] | None:
+    """Return the texts that fit into cells of this size in pixels, and "" for the others; None if most do not fit."""
     if text.size > _MAX_TEXT_CELLS or down < theme.font_size * 1.2:
-        return False
-    widths = [width_of(string, theme) for string in text.ravel().tolist()]
-    return bool(np.percentile(widths, 98) <= across)
+        return None
+    fits = np.array([width_of(string, theme) <= 0.9 * across for string in text.ravel().tolist()]).reshape(text.shape)
+    return np.where(fits, text, "") if fits.mean() > _MOST_FIT else None
 
 
 def _escaped(strings: NDArray[np.str_]) -> list[list[str]]:

@@ -30,6 +30,7 @@ def parameter_treemap(tree: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
         height=theme.scaled(420),
         left=10,
         bottom=10,
+        uniformtext={"minsize": theme.font_size, "mode": "hide"},  # hover has the names of the small ones
     )
 
 

@@ -138,11 +138,13 @@ def figure(
     return made
 
 
-def colorbar(title: str, theme: Theme) -> dict[str, Any]:
+def colorbar(title: str, theme: Theme, *, length: float = 1000) -> dict[str, Any]:
     """The colour scale beside a heat map. It needs `room_for_colorbar` on the right.
 
-    Its title stands along it, since a title above it would make it, and the map, narrow.
+    Its title stands along it, since a title above it would make it, and the map, narrow. If it is longer than the
+    scale, which has a `length` in pixels, it is left out; hover names the values too.
     """
+    title = title if len(title) * theme.font_size * CHARACTER <= length else ""
     font = {"size": theme.font_size, "color": theme.text}
     return {
         "title": {"text": title, "side": "right", "font": font},

@@ -93,7 +93,7 @@ def principal_scatter(
 
 
 def _apart(coordinates: NDArray[np.floating], names: Sequence[str], theme: Theme, height: float) -> list[str]:
-    """Return the names of points in a plot of this height, empty where a name would lie over an earlier one."""
+    """Return the names of points in a plot of this height, empty where a name has no room."""
     pixels = (theme.width - theme.scaled(85), height)
     ends = [span(column) for column in coordinates.T]
     places = [
@@ -104,7 +104,8 @@ def _apart(coordinates: NDArray[np.floating], names: Sequence[str], theme: Theme
     boxes: list[tuple[float, float, float]] = []  # centre across, centre down, width
     for name, x, y in zip(names, *places, strict=True):
         width = width_of(name, theme)
-        is_free = all(
+        is_inside = width / 2 - theme.scaled(60) < x < pixels[0] - width / 2
+        is_free = is_inside and all(
             abs(x - other_x) > (width + other) / 2 + 4 or abs(y - other_y) > theme.font_size * 1.3
             for other_x, other_y, other in boxes
         )
