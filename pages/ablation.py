@@ -30,8 +30,9 @@ OPEN = (settings.LAYER, settings.HEAD)
 ABOUT = About(
     "Ablation",
     "Ablation",
-    "What is a part good for? **Switch it off**, and compare what the model says before and after. A head is switched "
-    "off before the output projection mixes it with the others; a shortcut lets only its sub-layer's output through.",
+    "What is a part good for? **Switch it off** ([[ablation]]), and compare what the model says before and after. "
+    "A head is switched off before the output projection mixes it with the others; a shortcut lets only its "
+    "sub-layer's output through.",
 )
 
 

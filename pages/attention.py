@@ -21,7 +21,7 @@ from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Array
 from gptviz.ui import descriptions, sentences, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
-from gptviz.ui.links import head_link
+from gptviz.ui.links import head_link, note
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About, name_tab
 from gptviz.ui.pictures import Chart, picture, show_picture
@@ -46,7 +46,7 @@ READINGS = {
     ),
     Reading.VALUE: (
         "Value-weighted",
-        "Attention weight times the length of what it moves, |v W_O|, as it counts in the stream "
+        "[[Attention weight]] times the length of what it moves, |v W_O|, as it counts in the stream "
         "(Kobayashi et al. 2020).",
     ),
     Reading.ROLLOUT: (
@@ -82,8 +82,9 @@ KINDS = {
 ABOUT = About(
     "Attention",
     "Attention",
-    "Each **head** lets every token gather from itself and the tokens before it. A row shows how one token (the "
-    "**query**) spreads its attention over the tokens it may look at (the **keys**): its **attention weights** sum "
+    "Each [[head]] lets every token gather from itself and the tokens before it. A row shows how one token (the "
+    "[[query]]) spreads its attention over the tokens it may look at (the [[keys|Key]]): its "
+    "[[attention weights|Attention weight]] sum "
     "to 1.",
 )
 
@@ -123,7 +124,7 @@ def show_head(view: View, columns: list[DeltaGenerator]) -> None:
     map_column, lines_column = st.columns([5, 3])
     with map_column:
         show_picture(attention_map, view, across=5 / 8)
-        st.caption(READINGS[Reading(reading)][1])
+        note(READINGS[Reading(reading)][1])
         if n_tokens > CELLS_SHOWN and reading != Reading.SCORES:
             factor = cells_per_side(n_tokens)
             st.caption(f"Each cell is the largest of {factor} × {factor} tokens; the lines and tables have every one.")
@@ -246,9 +247,9 @@ def show_chosen(view: View, layer: int, head: int, token: int) -> None:
         },
         view.strings[token],
     )
-    st.caption(
+    note(
         "What a head pushes is the token's value through the output projection, the final norm and the output head "
-        "(the OV circuit, Elhage et al. 2021): logits that it changes directly, at an attention weight of 1."
+        "(the [[OV circuit]], Elhage et al. 2021): logits that it changes directly, at an attention weight of 1."
     )
 
 

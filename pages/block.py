@@ -52,7 +52,7 @@ CELL = (settings.STEP, settings.LAYER, settings.HEAD, settings.TOKEN)
 ABOUT = About(
     "Transformer block",
     "Transformer block",
-    "Follow the data through one Transformer block, one step at a time. Under each picture, **check this number** "
+    "Follow the data through one [[Transformer block]], one step at a time. Under each picture, **check this number** "
     "opens the arithmetic of a single cell with the real operands, computed again in float64 apart from the model's "
     "own code.",
 )

@@ -29,8 +29,8 @@ OTHER = (settings.OTHER_MODEL, settings.OTHER_TEXT, settings.SAME_TEXT, settings
 ABOUT = About(
     "Compare",
     "Compare",
-    "The text and model on the left, and **another text or another model**: the same questions to both. The untrained "
-    "twin has the same shape and random weights: what it lacks is what training brought.",
+    "The text and model on the left, and **another text or another model**: the same questions to both. The "
+    "[[untrained twin]] has the same shape and random weights: what it lacks is what training brought.",
 )
 
 

@@ -36,7 +36,7 @@ WHICH = (settings.LAYER, settings.HEAD, settings.TOKEN)
 ABOUT = About(
     "Dropout",
     "Dropout",
-    "In **training**, dropout makes a random share of numbers 0 at every pass, and scales up those that stay by "
+    "In **training**, [[dropout]] makes a random share of numbers 0 at every pass, and scales up those that stay by "
     "1 / (1 - rate), so that no part can rely on another. In **evaluation** it does nothing: the same text always "
     "gives the same answer.",
 )

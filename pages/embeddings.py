@@ -24,7 +24,7 @@ POSITIONS_SHOWN = 256  # at most, on each side of the picture of all positions
 ABOUT = About(
     "Embeddings",
     "Embeddings",
-    "Each token id picks a row of the **token embedding**, each position a row of the **positional embedding**. Their "
+    "Each token id picks a row of the [[token embedding]], each position a row of the [[positional embedding]]. Their "
     "sum is the vector that enters the first Transformer block: the start of the residual stream.",
 )
 

@@ -37,7 +37,7 @@ METHODS = {AttributionMethod.INTEGRATED: "Integrated gradients", AttributionMeth
 ABOUT = About(
     "Gradients",
     "Gradients",
-    "Training follows the **gradient** of the loss: how the mean surprisal of this text's own next tokens would "
+    "Training follows the [[gradient]] of the loss: how the mean surprisal of this text's own next tokens would "
     "change with every parameter. Nothing is trained here; the gradient is measured, and the model stays as it is.",
 )
 

@@ -32,7 +32,7 @@ NUMBERS = {
 ABOUT = About(
     "Next token",
     "Next token",
-    "After every token the model gives each of the 50,257 tokens a number, its **logit**. A softmax over the whole "
+    "After every token the model gives each of the 50,257 tokens a number, its [[logit]]. A [[softmax]] over the whole "
     "vocabulary makes them probabilities, and one token is drawn from these.",
 )
 

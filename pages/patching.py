@@ -76,8 +76,8 @@ ABOUT_KIND = {
 ABOUT = About(
     "Patching",
     "Patching",
-    "Two prompts that differ in little, and end differently. Put **one activation of the clean run into the corrupted "
-    "run**: how much of the clean answer comes back? This page has two prompts of its own.",
+    "Two prompts that differ in little, and end differently. Put [[one activation of the clean run into the corrupted "
+    "run|Activation patching]]: how much of the clean answer comes back? This page has two prompts of its own.",
     uses_text=False,
 )
 

@@ -16,6 +16,7 @@ from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.experiments.portions import Run
 from gptviz.ui import descriptions, settings, state, widgets, work
 from gptviz.ui.fragments import fragment
+from gptviz.ui.links import note
 from gptviz.ui.markdown import code
 from gptviz.ui.page import About
 from gptviz.ui.pictures import Chart, picture, show_picture
@@ -35,9 +36,10 @@ LENS_COLORS = {
 ABOUT_COLOR = {
     LensColor.PROBABILITY: "Colour: the probability of the token in the cell.",
     LensColor.RANK: "Colour: the rank of one token, on a logarithmic scale. Rank 1 is the most probable token.",
-    LensColor.ENTROPY: "Colour: the entropy of the prediction. 0 nats: it is sure; the scale ends at a uniform guess.",
-    LensColor.DIVERGENCE: "Colour: the KL divergence of this prediction from the final one. 0 nats: they are the same; "
-    "beyond the end of the scale, a uniform guess would be nearer.",
+    LensColor.ENTROPY: "Colour: the [[entropy]] of the prediction. 0 [[nats]]: it is sure; the scale ends at a uniform "
+    "guess.",
+    LensColor.DIVERGENCE: "Colour: the [[KL divergence]] of this prediction from the final one. 0 nats: they are the "
+    "same; beyond the end of the scale, a uniform guess would be nearer.",
 }
 KINDS = {
     "embed": "token embedding",
@@ -51,7 +53,7 @@ KINDS = {
 ABOUT = About(
     "Residual stream",
     "Residual stream",
-    "Every token has one vector that runs through the whole model, the **residual stream**. Each attention and each "
+    "Every token has one vector that runs through the whole model, the [[residual stream]]. Each attention and each "
     "feed-forward network (MLP) reads it and adds to it; at the end it is the prediction.",
 )
 
@@ -132,8 +134,8 @@ def show_lens(view: View) -> None:
         calibration(view, work.behind_bar(view, "Calibrating the lens:"))
     with st.spinner("Reading the stream at every depth…"):
         show_picture(lens, view, taken=14)
-    st.caption(
-        "**Logit lens**: what would the model say if it stopped here? The stream at every depth, after attention and "
+    note(
+        "[[Logit lens]]: what would the model say if it stopped here? The stream at every depth, after attention and "
         "after the MLP, goes through the final norm and the output head. The top row is the model's own prediction. "
         + ABOUT_COLOR[LensColor(color)]
     )

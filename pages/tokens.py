@@ -34,7 +34,7 @@ LONGEST_WORD = 256  # bytes: the work grows with the square of the length
 ABOUT = About(
     "Tokens",
     "Tokens",
-    "The model does not read letters: the text is cut into **tokens**, each with an **id** from 0 to 50,256. "
+    "The model does not read letters: the text is cut into [[tokens|Token]], each with an **id** from 0 to 50,256. "
     "`␣` is a space, `↵` a new line; a character outside of English may need several tokens.",
     shows_numbers=False,
 )

@@ -16,7 +16,7 @@ from page_table import PAGES
 
 from gptviz.charts import DARK, LIGHT
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.measured]
 
 
 class Size(NamedTuple):

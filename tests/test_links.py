@@ -6,10 +6,12 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 import streamlit as st
+from page_table import MODULES
 from test_app import bodies, check_page, open_page, served_as_an_app  # noqa: F401 - a fixture
 
 from gptviz.tokens import gpt2_tokenizer
 from gptviz.ui import chips, links, settings, state
+from gptviz.ui.glossary import tooltip
 from gptviz.ui.settings import OPEN_HEAD
 
 TEXT = "Once upon a time there was a little dog. The little dog"
@@ -26,7 +28,7 @@ def session(monkeypatch):
 
 def go(session, monkeypatch, target):
     """Do what a browser asks for with this target."""
-    monkeypatch.setattr(state, "recall", lambda key: type("Clicked", (), {"go": target}))
+    session["links"] = type("Told", (), {"go": target})
     links._go()
     return session["_settings"]
 
@@ -42,6 +44,23 @@ def test_a_link_holds_the_page_and_the_settings_escaped():
 def test_a_heads_link_names_the_head():
     assert 'data-head="5-2"' in links.head_link(5, 2)
     assert ">L5H2<" in links.head_link(5, 2)
+
+
+def test_a_term_has_a_tooltip_and_leads_to_the_glossary():
+    made = links.with_terms("The [[keys|Key]] of a **head** in [[nats]], `<b>`.")
+    assert made.count("<button") == 2
+    assert f'title="{tooltip("Nats")}"' in made
+    assert 'data-go="glossary" data-settings="term=Key"' in made
+    assert "<strong>head</strong>" in made
+    assert "<code>&lt;b&gt;</code>" in made
+    with pytest.raises(KeyError):
+        links.with_terms("[[no such term]]")
+
+
+def test_every_term_on_a_page_is_in_the_glossary():
+    explained = [links.with_terms(module.ABOUT.explanation) for module in MODULES]
+    assert sum("data-go=" in explanation for explanation in explained) >= 10
+    assert not any("[[" in explanation for explanation in explained)
 
 
 def test_what_a_link_asks_for_is_done(session, monkeypatch):
@@ -89,6 +108,10 @@ def test_a_forged_link_changes_nothing(session, monkeypatch, forged):
     before = dict(session["_settings"])
     assert go(session, monkeypatch, forged) == before
     assert state.take_wish() is None
+
+
+def test_what_a_component_told_is_none_once_the_page_has_changed(session):
+    assert state.told("links", "go") is None
 
 
 @pytest.mark.parametrize("told", [None, "800x600", [800], [800, 600], [800.0, 600, 0], ["800", "600", "0"], {}])

@@ -1,6 +1,7 @@
 """Links between pages, and choices in charts: a click anywhere can set settings and open a page."""
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -9,6 +10,8 @@ import streamlit as st
 
 from gptviz.ui import settings, state
 from gptviz.ui.assets import asset
+from gptviz.ui.glossary import tooltip
+from gptviz.ui.markdown import html_of
 from gptviz.ui.settings import SETTINGS, Setting
 
 _KEY = "links"
@@ -38,9 +41,30 @@ def head_link(layer: int, head: int, text: str = "") -> str:
     return f'<button class="link" aria-haspopup="menu" data-go="attention" data-head="{layer}-{head}">{label}</button>'
 
 
+def with_terms(sentence: str) -> str:
+    """Return one of our own sentences as HTML: see `html_of`. Its `[[terms]]` have tooltips and lead to the glossary.
+
+    `[[keys|Key]]` stands for the term Key. Raises `KeyError` for an unknown term.
+    """
+    return re.sub(r"\[\[(.+?)(?:\|(.+?))?\]\]", _term, html_of(sentence))
+
+
+def note(sentence: str) -> None:
+    """Draw a sentence in small type, whose `[[terms]]` lead to the glossary: see `with_terms`."""
+    st.html(f'<p class="note">{with_terms(sentence)}</p>')
+
+
+def _term(found: re.Match[str]) -> str:
+    words, name = found[1], found[2] or found[1][0].upper() + found[1][1:]
+    about = html.escape(tooltip(name))
+    return (
+        f'<button class="link term" title="{about}" {as_attributes({settings.TERM: name}, "glossary")}>{words}</button>'
+    )
+
+
 def _go() -> None:
     """Do what the browser asks for, as far as it is valid: a browser may send anything."""
-    target = state.recall(_KEY).go
+    target = state.told(_KEY, "go")
     if not isinstance(target, dict):
         return
     chosen = target.get("settings")

@@ -33,7 +33,7 @@ def follow_browser() -> None:
         data={"drawn": st.context.theme.type or "light", "window": list(state.window())},
         on_mode_change=lambda: None,
         on_back_change=lambda: None,
-        on_window_change=lambda: state.put_window(state.recall(_KEY).window),
+        on_window_change=lambda: state.put_window(state.told(_KEY, "window")),
     )
 
 

@@ -14,6 +14,7 @@ from gptviz.analysis.finite import not_finite
 from gptviz.tokens import END_OF_TEXT
 from gptviz.trace import Trace
 from gptviz.ui import models, settings, state, widgets
+from gptviz.ui.links import with_terms
 from gptviz.ui.markdown import html_of, plain
 from gptviz.ui.settings import Size
 from gptviz.ui.sidebar import choose_heads, chosen_model
@@ -29,7 +30,7 @@ class About:
 
     title: str  # in the menu
     heading: str
-    explanation: str  # Markdown
+    explanation: str  # with `**bold**`, and `[[terms]]` of the glossary
     shows_numbers: bool = True  # from the model's run; a broken model's numbers are not shown
     uses_text: bool = True  # from the sidebar; otherwise the page has its own texts
 
@@ -80,7 +81,7 @@ def _show_heading(about: About) -> None:
     """Draw the heading in one row with the explanation, the way to the text, the size of everything, and the link."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="heading"):
         st.html(
-            f'<div class="heading"><h1>{html_of(about.heading)}</h1><p>{html_of(about.explanation)}</p></div>',
+            f'<div class="heading"><h1>{html_of(about.heading)}</h1><p>{with_terms(about.explanation)}</p></div>',
             width="stretch",
         )
         beginning = html.escape(shorten(state.get(settings.TEXT), 60, placeholder="…") or "no text yet")

@@ -386,3 +386,8 @@ def pages() -> Mapping[str, Any]:
 def recall(key: str) -> Any:
     """Return the value of a widget. For use in its callback."""
     return st.session_state[key]
+
+
+def told(key: str, name: str) -> Any:
+    """Return what a component told under a name. For use in its callback; None if the page has changed meanwhile."""
+    return getattr(st.session_state.get(key), name, None)
