@@ -15,11 +15,11 @@ if __name__ == "__main__":
     process.set_up()
     st.set_page_config(page_icon="gptviz/ui/icon.png", layout="wide")
     state.start()
-    look.page_style()
     chosen = page.navigation(PAGES)
     page.follow_link()
     with fragments.part("page"):
         sidebar.controls()
+        look.page_style()
         chosen.run()
 else:
     from gptviz.ui import process, server

@@ -5,7 +5,8 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from test_app import check_page, failed, go_to, open_page, position, served_as_an_app, this_machine  # noqa: F401
 
 import gptviz.charts
-from gptviz.ui import chips, look, models, settings, state
+import pages.tokens
+from gptviz.ui import look, models, settings, state
 from gptviz.ui.settings import DECIMAL, IDS, NAMES, NUMBERS, PARTS, SETTINGS, STRING, SWITCH, WHOLE
 
 FAULT = "a fault made by a test"
@@ -123,7 +124,7 @@ def test_a_fragment_that_fails_is_a_sentence_and_the_rest_of_the_page_is_there(m
 
 @pytest.mark.fails
 @pytest.mark.parametrize(
-    ("module", "name"), [(chips, "shaded_strip"), (look, "follow_browser"), (models, "title"), (models, "loaded")]
+    ("module", "name"), [(pages.tokens, "token_table"), (look, "follow_browser"), (models, "title"), (models, "loaded")]
 )
 def test_a_page_or_the_controls_that_fail_are_a_sentence_and_what_is_typed_stays(monkeypatch, module, name):
     app = open_page("tokens", text="One two three")
