@@ -97,7 +97,7 @@ def show(view: View) -> None:
 @fragment
 def show_attention(view: View) -> None:
     """Draw the choice of a view, and the view."""
-    view_column, *columns = st.columns([2.4, 1, 1, 1.4, 2], vertical_alignment="bottom")
+    view_column, *columns = st.columns([2.2, 1.2, 1.2, 1.3, 1.8], vertical_alignment="bottom")
     with view_column:
         shown = widgets.choice(st.segmented_control, settings.VIEW, "View", VIEWS)
     if shown == AttentionView.ONE:

@@ -67,7 +67,7 @@ def show(view: View) -> None:
 def show_step(view: View) -> None:
     """Draw the pickers, and the chosen step: words, formula, picture, check."""
     back_column, step_column, next_column, layer_column, head_column, token_column = st.columns(
-        [1, 2.4, 1, 1, 1, 1.6], vertical_alignment="bottom"
+        [1.1, 2, 1.1, 1.1, 1.1, 1.4], vertical_alignment="bottom"
     )
     step = STEPS[
         widgets.selectbox(step_column, settings.STEP, "Step", KEYS, format_func=name_of, help="The steps of one block.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -133,7 +134,7 @@ class Tab:
         role = self.page.get_by_role
         link = role("link", name=title, exact=True).or_(role("menuitem", name=title, exact=True))
         if not link.is_visible():
-            self.page.get_by_text("Experiments", exact=True).click()
+            self.page.get_by_text(re.compile(r"^(Experiments|\d+ more)$")).first.click()
         link.click()
         self.settle()
 
