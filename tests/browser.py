@@ -134,7 +134,9 @@ class Tab:
         role = self.page.get_by_role
         link = role("link", name=title, exact=True).or_(role("menuitem", name=title, exact=True))
         if not link.is_visible():
-            self.page.get_by_text(re.compile(r"^(Experiments|\d+ more)$")).first.click()
+            # Streamlit keeps an inert copy of the menu, to measure it.
+            menus = self.page.locator("xpath=//header//*[not(ancestor-or-self::*[@inert])]")
+            menus.filter(has_text=re.compile(r"^(Experiments|\d+ more)$")).last.click()
         link.click()
         self.settle()
 

@@ -27,22 +27,6 @@ def test_steps_of_a_block_are_walked_and_a_cell_is_picked(tab, story):
     tab.check()
 
 
-def test_a_click_on_a_small_map_opens_that_head(tab):
-    tab.open("attention", view="all", text=TEXT)
-    side = len(gpt2_tokenizer().encode(TEXT)) + 2  # side of a small map, including the gap
-    tab.chart("all-heads").click(2.4 * side, 3.4 * side)
-    tab.wait_for_query(text=TEXT, layer="3", head="2")
-    tab.page.locator(".st-key-attention-map .js-plotly-plot").wait_for()
-    tab.check()
-
-
-def test_a_click_on_a_score_opens_that_head(tab):
-    tab.open("attention", view="finder", text=TEXT)
-    tab.chart("scores").click(1, 4)
-    tab.wait_for_query(text=TEXT, layer="4", head="1")
-    tab.check()
-
-
 def test_all_heads_of_gpt2_smalls_size_send_a_twentieth_of_what_bertviz_sends(new_tab):
     tab = new_tab()
     received = []
