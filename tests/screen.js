@@ -224,7 +224,11 @@ window.gptvizScreen = (() => {
         .map(({ scrollWidth, clientWidth }) => `the page is ${scrollWidth} px wide, and ${clientWidth} px fit`)
 
     // Maps in which both axes are the text's tokens: [chart, pixels of a cell across, pixels of a cell down].
-    const cells = () => charts().filter(({ _fullLayout: { meta } }) => meta?.click === "row" && meta.across === meta.down)
+    const meaning = ({ _fullLayout: { meta } }) => (meta ? JSON.parse(meta) : {})
+    const cells = () => charts().filter(chart => {
+        const { click, across, down } = meaning(chart)
+        return click === "row" && across === down
+    })
         .map(plot => {
             const pixels = ({ _length, range }) => _length / Math.abs(range[1] - range[0])
             return [nameOf(plot), pixels(plot._fullLayout.xaxis), pixels(plot._fullLayout.yaxis)]

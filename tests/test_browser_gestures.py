@@ -23,7 +23,7 @@ CLICKS = {
     "": ["Explain each part"],
     "tokens": ["Word"],
     "embeddings": ["Positional"],
-    "attention": ["Head finder", "All heads", "One head"],
+    "attention": ["Finder", "All heads", "One head"],
     "block": ["Next step"],
     "residual": ["Every part"],
     "next_token": ["Add one token"],
@@ -31,7 +31,7 @@ CLICKS = {
     "ablation": ["Switch all on"],
     "patching": ["He or she"],
     "compare": ["Trained against untrained"],
-    "dropout": ["Training mode"],
+    "dropout": ["Training"],
     "gradients": ["Gradient × input"],
 }
 

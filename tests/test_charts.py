@@ -256,14 +256,15 @@ def test_small_maps_show_each_weight_in_its_place():
 
 def test_every_head_is_a_cell_that_can_be_chosen():
     maps, grid = charts.small_maps(noise(2, 3, 4)), charts.head_grid(np.arange(6.0).reshape(2, 3), what="score")
+    across, down = room_of(grid, charts.LIGHT)
+    assert across / 3 == pytest.approx(down / 2, abs=0.5), "the cells are square"
     for figure, step in ((maps, 6), (grid, 1)):  # a small map has 4 pixels, and a gap of 2
-        cells = figure.layout.meta
+        cells = json.loads(figure.layout.meta)
         assert (cells["click"], cells["across"], cells["down"], cells["heads"]) == ("head", 3, 2, 3)
         assert cells["step"] == step
-        assert figure.layout.yaxis.scaleanchor == "x", "the cells are square"
     named = maps.data[1]
     assert np.array(named.customdata).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
-    cells = np.floor((np.array([named.y, named.x]) + 0.5) / maps.layout.meta["step"]).T
+    cells = np.floor((np.array([named.y, named.x]) + 0.5) / json.loads(maps.layout.meta)["step"]).T
     np.testing.assert_array_equal(cells, named.customdata)
 
 

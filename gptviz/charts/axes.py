@@ -1,5 +1,6 @@
 """Axes with names, the room that labels need, and maps with square cells."""
 
+import json
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def squares(
 ) -> dict[str, Any]:
     """The part of a layout that makes a map's cells square, as large as the room allows, up to `largest` pixels.
 
-    The axes need `SQUARE_X` and `SQUARE_Y`, which keep the cells square if the chart gets another width.
+    Plotly can keep cells square by itself (`scaleanchor`), but then it draws every map twice.
     """
     across, down = theme.width - left - right, theme.height - top - _BOTTOM
     side = max(0.1, min(across / n_across, down / n_down, theme.scaled(largest)))
@@ -133,10 +134,6 @@ def squares(
         "right": max(right, theme.width - left - side * n_across),
         "bottom": _BOTTOM,
     }
-
-
-SQUARE_X = {"constrain": "domain", "constraintoward": "left"}
-SQUARE_Y = {"constrain": "domain", "constraintoward": "top", "scaleanchor": "x"}
 
 
 def token_squares(
@@ -162,8 +159,8 @@ def token_squares(
     beside = token_axis(strings, theme, length, pooled=pooled)
     return {
         **place,
-        "xaxis": above | {"side": "top", "title": across} | SQUARE_X,
-        "yaxis": beside | {"range": [n_tokens - 0.5, -0.5], "title": down} | SQUARE_Y,
+        "xaxis": above | {"side": "top", "title": across},
+        "yaxis": beside | {"range": [n_tokens - 0.5, -0.5], "title": down},
     }
 
 
@@ -173,14 +170,15 @@ def length_of(place: dict[str, Any]) -> float:
 
 
 def cells(
-    click: str, n_across: int, n_down: int, *, step: float = 1, first: int = 0, n_heads: int | None = None
+    click: str, n_across: int, n_down: int, *, step: float = 1, first: int = 0, n_heads: int | None = None, **more: Any
 ) -> dict[str, Any]:
     """The part of a layout that lets users choose a cell, by mouse or keyboard (see `gptviz/ui/assets/cells.js`).
 
     `click` says what a cell stands for: the token of its "row" or "column", or the "head" whose layer is the row; with
     "" nothing can be chosen. The first cell is at 0, and the next ones follow at each `step`. The first token is at
-    position `first` of the text. Only the first `n_heads` columns are heads (default: all).
+    position `first` of the text. Only the first `n_heads` columns are heads (default: all). `more` is passed on. It is
+    one string, because Plotly would take an object for a change and draw the chart twice.
     """
     heads = n_across if n_heads is None else n_heads
     told = {"click": click, "across": n_across, "down": n_down, "step": step, "first": first, "heads": heads}
-    return {"meta": told} if click else {}
+    return {"meta": json.dumps(told | more)} if click else {}

@@ -58,7 +58,7 @@ def switch_board(
         top=top,
         bottom=10,
         dragmode=False,
-        meta=cells("part", n_columns, n_layers)["meta"] | {"parts": parts.tolist()},
+        **cells("part", n_columns, n_layers, parts=parts.tolist()),
         xaxis={
             **named_axis(columns, theme, theme.width - theme.scaled(108), slanted=True),
             "side": "top",

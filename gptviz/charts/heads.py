@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .axes import SQUARE_X, SQUARE_Y, cells, frame, labels_that_fit, squares
+from .axes import cells, frame, labels_that_fit, squares
 from .theme import LIGHT, Theme, color_scale, escaped, figure, plotted, room_for_colorbar
 
 _GAP = 2  # pixels between two small maps
@@ -32,8 +32,8 @@ def small_maps(tiles: NDArray[np.uint8], *, chosen: tuple[int, int] | None = Non
         [plotted("image", source=_data_uri(_mosaic(tiles, theme)), hoverinfo="skip"), _names(across, down)],
         theme,
         **place,
-        xaxis=_head_axis(across, "head", _inside(place, theme)[0], theme) | {"side": "top", **SQUARE_X},
-        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme) | SQUARE_Y,
+        xaxis=_head_axis(across, "head", _inside(place, theme)[0], theme) | {"side": "top"},
+        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme),
         dragmode=False,
         shapes=[]
         if chosen is None
@@ -69,9 +69,8 @@ def head_grid(
         theme,
         **place,
         xaxis=_head_axis(across, "head", _inside(place, theme)[0], theme)
-        | {"side": "top", "range": [-0.5, n_heads - 0.5], **SQUARE_X},
-        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme)
-        | {"range": [n_layers - 0.5, -0.5], **SQUARE_Y},
+        | {"side": "top", "range": [-0.5, n_heads - 0.5]},
+        yaxis=_head_axis(down, "layer", _inside(place, theme)[1], theme) | {"range": [n_layers - 0.5, -0.5]},
         dragmode=False,
         shapes=[] if chosen is None else [frame(chosen[1] - 0.5, chosen[0] - 0.5, 1, 1, theme.accent)],
         **cells("head", n_heads, n_layers),

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from ..numerics import operations
-from .axes import SQUARE_X, SQUARE_Y, legend, named_axis, room, squares, token_axis, width_of
+from .axes import legend, named_axis, room, squares, token_axis, width_of
 from .theme import LIGHT, Theme, colorbar, figure, labels, labels_in_3d, plotted, room_for_colorbar, span
 
 _DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
@@ -171,8 +171,8 @@ def position_similarity(cosines: NDArray[np.floating], step: int, *, theme: Them
         **squares(
             1, 1, theme, left=theme.scaled(75), top=theme.scaled(58), right=room_for_colorbar(theme), largest=420
         ),
-        xaxis={"title": "position", "showgrid": False, "zeroline": False, "side": "top", **SQUARE_X},
-        yaxis={"title": "position", "showgrid": False, "zeroline": False, "autorange": "reversed", **SQUARE_Y},
+        xaxis={"title": "position", "showgrid": False, "zeroline": False, "side": "top"},
+        yaxis={"title": "position", "showgrid": False, "zeroline": False, "autorange": "reversed"},
     )
 
 

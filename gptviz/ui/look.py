@@ -55,7 +55,8 @@ def theme(across: float = 1.0, taken: float = 14.0) -> Theme:
     the window needs for other things than the chart.
     """
     window, rem = state.window(), root_size()
-    width = window.width if across == 1 or window.is_narrow else across * window.width - rem
+    n_gaps = 0 if window.is_narrow else max(0, round(1 / across) - 1)  # between as many columns as these, 1 rem each
+    width = window.width if n_gaps == 0 else across * (window.width - n_gaps * rem)
     colors = DARK if st.context.theme.type == "dark" else LIGHT
     height = max(window.height - taken * rem, _LOWEST * rem)
     return replace(colors, font_size=round(0.9 * rem), width=int(width), height=int(height))

@@ -55,7 +55,10 @@ const openMenu = (layer, head, x, y, returnTo) => {
 
 // --- cells ----------------------------------------------------------------------------------------------------------
 
-const meaning = plot => plot._fullLayout?.meta?.click && plot._fullLayout.meta
+const meaning = plot => {
+    const told = plot._fullLayout?.meta
+    return told ? JSON.parse(told) : null
+}
 
 const cellOf = (cells, x, y) => [x, y].map((value, axis) => {
     const n = axis ? cells.down : cells.across
