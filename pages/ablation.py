@@ -240,7 +240,9 @@ def show_lenses(view: View, token: int) -> None:
 def lens(view: View, off: list[str], layer: int, head: int, replacement: str, token: int, variant: str) -> Chart:
     """The most probable token at every depth, for one of the two runs."""
     window = lens_window(view, token)
-    found = view.computed(logit_lens, side(view, parts_of(off, layer, head), replacement, variant), positions=window)
+    found = view.computed(
+        logit_lens, side(view, parts_of(off, layer, head), replacement, variant), positions=window, measured=False
+    )
     at = token - window.start
     course = descriptions.lens_course(found.strings[:, at, 0], found.probabilities[:, at, 0], found.labels)
     return Chart(

@@ -14,7 +14,7 @@ from gptviz.analysis.logit_lens import LogitLens, follow, logit_lens, stream_poi
 from gptviz.analysis.stream import added_to_stream
 from gptviz.experiments.lens_calibration import calibrate_lens, held_out_stories
 from gptviz.experiments.portions import Run
-from gptviz.ui import descriptions, settings, state, widgets, work
+from gptviz.ui import descriptions, settings, widgets, work
 from gptviz.ui.fragments import fragment
 from gptviz.ui.links import note
 from gptviz.ui.markdown import code
@@ -129,7 +129,7 @@ def added_cosines(view: View) -> Chart:
 @fragment
 def show_lens(view: View) -> None:
     """Show the logit lens as a grid, and tokens followed over the depth."""
-    token, color, calibrated, target = ask_for_lens(view)
+    token, color, calibrated = ask_for_lens(view)
     if calibrated:
         calibration(view, work.behind_bar(view, "Calibrating the lens:"))
     with st.spinner("Reading the stream at every depth…"):
@@ -139,7 +139,7 @@ def show_lens(view: View) -> None:
         "after the MLP, goes through the final norm and the output head. The top row is the model's own prediction. "
         + ABOUT_COLOR[LensColor(color)]
     )
-    show_distance(view, token, color, calibrated, target)
+    show_distance(view, token, calibrated)
     if calibrated:
         widgets.folded(settings.Fold.TEMPERATURES, "Temperatures, and what they gain", partial(show_temperatures, view))
     st.markdown(f"**After {code(view.strings[token])}: the tokens on top at any depth, followed through all**")
@@ -150,7 +150,7 @@ def show_lens(view: View) -> None:
         show_picture(followed, view, variant="rank", across=1 / 2)
 
 
-def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
+def ask_for_lens(view: View) -> tuple[int, str, bool]:
     """Draw the controls of the lens. Return the values of its settings."""
     position_column, color_column, target_column, switch_column = st.columns(
         [2, 4, 2, 1.2], vertical_alignment="bottom"
@@ -174,7 +174,7 @@ def ask_for_lens(view: View) -> tuple[int, str, bool, str]:
             placeholder="the final prediction at each position",
             key="lens-target",
         )
-    return token, color, calibrated, state.get(settings.TARGET)
+    return token, color, calibrated
 
 
 @picture("lens", "Logit lens", *LENS)
@@ -211,6 +211,7 @@ def lens_of(view: View, token: int, lens_color: str, calibrated: bool, target: s
         positions=lens_window(view, token),
         target=chosen,
         temperatures=temperatures(view, calibrated),
+        measured=lens_color != LensColor.PROBABILITY,
     )
 
 
@@ -220,17 +221,23 @@ def lens_window(view: View, token: int) -> slice:
     return slice(first, first + WINDOW)
 
 
-def show_distance(view: View, token: int, lens_color: str, calibrated: bool, target: str) -> None:
+def show_distance(view: View, token: int, calibrated: bool) -> None:
     """Say which positions are shown, and how far the lens is from the final prediction halfway through the model."""
-    found = lens_of(view, token, lens_color, calibrated, target)
-    middle = len(found.points) // 2
+    window, middle = lens_window(view, token), view.config["n_layers"]
+    fitted = temperatures(view, calibrated)
+    halfway = view.computed(
+        logit_lens,
+        view.trace(),
+        k=1,
+        positions=window,
+        points=(stream_points(view.config["n_layers"])[middle],),
+        temperatures=None if fitted is None else fitted[middle : middle + 1],
+    )
     st.caption(
-        f"Halfway, at {found.labels[middle]}, the {'calibrated' if calibrated else 'plain'} lens is "
-        f"{found.divergences[middle].mean():.2f} nats from the final prediction (KL divergence, mean over these "
-        "positions)."
+        f"Halfway, at {halfway.labels[0]}, the {'calibrated' if calibrated else 'plain'} lens is "
+        f"{halfway.divergences.mean():.2f} nats from the final prediction (KL divergence, mean over these positions)."
     )
     if len(view.tokens) > WINDOW:
-        window = lens_window(view, token)
         st.caption(f"Positions {window.start} to {window.stop - 1}: choose another token to see the rest.")
 
 

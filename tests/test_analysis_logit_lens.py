@@ -170,3 +170,12 @@ def test_there_is_one_temperature_per_point(tiny):
 
 def test_tokens_on_top_come_once_the_latest_first():
     assert tokens_on_top(np.array([7, 5, 7, 9, 5])) == [5, 9, 7]
+
+
+def test_without_measures_the_tokens_and_their_probabilities_are_the_same(trace):
+    for some in (None, [2.5] * len(stream_points(trace.config["n_layers"]))):
+        whole, part = logit_lens(trace, temperatures=some), logit_lens(trace, temperatures=some, measured=False)
+        np.testing.assert_array_equal(part.ids, whole.ids)
+        np.testing.assert_allclose(part.probabilities, whole.probabilities, rtol=2e-5)
+        assert np.isnan(part.entropies).all()
+        assert np.isnan(part.divergences).all()
