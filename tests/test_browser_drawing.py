@@ -109,6 +109,7 @@ def test_the_whole_model_is_on_one_screen_and_a_block_unfolds_beside_the_others(
     tab.check()
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("explained", ["0", "1"])
 def test_no_text_of_the_drawing_is_cut_or_lies_on_another(tab, explained):
     tab.open(model="untrained", explained=explained)

@@ -172,3 +172,17 @@ def test_a_chip_shows_the_models_own_surprisal_and_what_was_expected(story):
 def test_a_part_of_a_character_names_the_character():
     told = chips.about(gpt2_tokenizer().encode("a 犬 b"))
     assert [line.partition("part of ")[2] for line in told] == ["", "犬", "犬", "犬", ""]
+
+
+def test_a_new_window_keeps_what_the_user_was_told(monkeypatch):
+    monkeypatch.setattr(
+        st, "session_state", {"_notices": ["The link asks for too much."], "_window": state.USUAL_WINDOW}
+    )
+    assert state.take_notices() == ["The link asks for too much."]
+    assert state.take_notices() == []
+    monkeypatch.setattr(
+        st, "session_state", {"_notices": ["The link asks for too much."], "_window": state.USUAL_WINDOW}
+    )
+    state.take_notices()
+    state.put_window([700, 900, 0])
+    assert state.take_notices() == ["The link asks for too much."]

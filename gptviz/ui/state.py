@@ -41,7 +41,7 @@ KEPT_AT_A_NEW_START = (TEXT, MODEL, BOS, N_HEADS, SIZE)
 
 _SETTINGS, _PAGES, _NOTICES, _UNCHECKED = "_settings", "_pages", "_notices", "_unchecked"
 _LEFT_OUT, _MODEL_IN_USE, _TO_WRITE, _STOPPED = "_left_out", "_model_in_use", "_to_write", "_stopped"
-_DRAWN, _KEYS, _WINDOW, _WISH = "_drawn", "_keys", "_window", "_wish"
+_DRAWN, _KEYS, _WINDOW, _WISH, _TOLD = "_drawn", "_keys", "_window", "_wish", "_told"
 
 
 def start() -> None:
@@ -273,7 +273,7 @@ def use_model(name: str) -> None:
 def take_notices() -> list[str]:
     """Return the messages for the user since the last call, and clear them."""
     notices: list[str] = st.session_state[_NOTICES]
-    st.session_state[_NOTICES] = []
+    st.session_state[_NOTICES], st.session_state[_TOLD] = [], notices
     return notices
 
 
@@ -320,6 +320,8 @@ def put_window(told: Any) -> None:
         low, high = _REASONABLE
         width, height = (min(max(pixels, low), high) for pixels in told[:2])
         st.session_state[_WINDOW] = Window(width, height, told[2] == 1)
+        # The page is drawn again for this window: what the user was told must not go away unread.
+        st.session_state[_NOTICES] = [*st.session_state.get(_TOLD, ()), *st.session_state.get(_NOTICES, ())]
 
 
 def _take_window_from_cookie() -> None:
