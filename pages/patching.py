@@ -92,10 +92,9 @@ def show_patching(view: View) -> None:
     """Draw the prompts, and the map that follows from them."""
     form_column, map_column = st.columns([2, 3], gap="medium")
     with form_column:
-        ask(view)
+        question = ask(view)
     with map_column:
         kind = cast(Kind, widgets.choice(st.segmented_control, settings.PATCHED, "Patched", KINDS))
-        question = question_of(view, *state.values(QUESTION))
         goes_on = question is not None and show_map(view, question, kind)
     if question is not None:
         show_question(view, question)
@@ -131,8 +130,8 @@ def typed_prompts(view: View) -> tuple[View, View]:
     return prompts_of(view, state.get(settings.CLEAN), state.get(settings.CORRUPTED), state.get(settings.BOS))
 
 
-def ask(view: View) -> None:
-    """Draw the fields for both prompts and both answers, and say what is wrong with them."""
+def ask(view: View) -> Question | None:
+    """Draw the fields for both prompts and both answers. Return the question, or say what is wrong and return None."""
     with st.container(horizontal=True, gap="small"):
         for number, pair in enumerate(PAIRS):
             st.button(pair.name, on_click=use, args=(pair,), key=f"pair-{number}")
@@ -148,13 +147,15 @@ def ask(view: View) -> None:
     prompts = typed_prompts(view)
     if problem := problem_of(prompts[0].tokens, prompts[1].tokens, view.config["context_length"]):
         st.warning(problem, icon=":material/compare_arrows:")
-        return
+        return None
     with st.spinner("Running both prompts…"):
         traces = [prompt.trace() for prompt in prompts]
     for trace in traces:
         stop_if_broken(trace)
-    if question_of(view, *state.values(QUESTION)) is None:
+    question = question_of(view, *state.values(QUESTION))
+    if question is None:
         st.warning("Both answers are the same token: name two different ones.", icon=":material/compare_arrows:")
+    return question
 
 
 def show_tokens(view: View) -> None:

@@ -7,10 +7,11 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from gptviz.analysis.prediction import expected_next, foreseen_token, prediction_table
+from gptviz.analysis.logit_lens import logit_lens, stream_points
+from gptviz.analysis.prediction import foreseen_token, prediction_table
 from gptviz.experiments.token_attribution import gradient_times_input
 from gptviz.tokens import Tokens
-from gptviz.ui import chips, settings, state, widgets
+from gptviz.ui import chips, descriptions, settings, state, widgets
 from gptviz.ui.fragments import fragment
 from gptviz.ui.page import About, stop_if_broken
 from gptviz.ui.settings import TokenValue
@@ -79,9 +80,16 @@ def show_strip(view: View) -> None:
     ]
     place.html(chips.shaded_strip(view.tokens, strength(TokenValue(shown), values), titles, token))
     st.caption(explanation)
-    expected = view.computed(expected_next, view.trace())
-    titles = [f"{title}\nnext: {line}" for title, line in zip(titles, expected, strict=True)]
+    titles = [f"{title}\nnext: {line}" for title, line in zip(titles, expected_next(view), strict=True)]
     place.html(chips.shaded_strip(view.tokens, strength(TokenValue(shown), values), titles, token))
+
+
+def expected_next(view: View) -> list[str]:
+    """Return the most probable tokens after each position, which are the last row of the logit lens."""
+    end = stream_points(view.config["n_layers"])[-1:]
+    found = view.computed(logit_lens, view.trace(), points=end, measured=False)
+    rows = zip(found.strings[0], found.probabilities[0], strict=True)
+    return [", ".join(descriptions.valued(strings, shares, descriptions.percent)) for strings, shares in rows]
 
 
 def values_of(view: View, shown: TokenValue, token: int, layer: int, head: int) -> NDArray[np.float64]:

@@ -5,8 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..numerics.chunks import chunks
-from ..numerics.ranking import ranks, top_ids
-from ..numerics.sampling import softmax
+from ..numerics.ranking import ranks
 from ..tokens import strings_of
 from ..trace import Trace
 
@@ -18,17 +17,6 @@ def foreseen_token(trace: Trace, position: int) -> int:
     if position + 1 < len(trace):
         return trace.tokens.ids[position + 1]
     return int(trace.logits_at(position).argmax())
-
-
-def expected_next(trace: Trace, k: int = 5) -> list[str]:
-    """Return the k most probable tokens after each position with their probabilities, as one line per position."""
-    lines = []
-    for some in chunks(len(trace), _CHUNK):
-        for logits in trace.logits_at(some):
-            ids, shares = top_ids(logits, k), softmax(logits)
-            named = zip(strings_of(ids), shares[ids].tolist(), strict=True)
-            lines.append(", ".join(f"{string} {share:.1%}" for string, share in named))
-    return lines
 
 
 def prediction_table(trace: Trace) -> pd.DataFrame:

@@ -43,12 +43,17 @@ def labels_that_fit(length: float, theme: Theme, *, slanted: bool = False) -> in
     return max(1, int(length / (line / math.sin(math.radians(_SLANT)) if slanted else line)))
 
 
+def label_step(n_labels: int, length: float, theme: Theme, *, slanted: bool = False) -> int:
+    """Return n, where every nth label fits along an axis of `length` pixels."""
+    return math.ceil(n_labels / labels_that_fit(length, theme, slanted=slanted))
+
+
 def named_axis(names: Sequence[str], theme: Theme, length: float, *, slanted: bool = False) -> dict[str, Any]:
     """An integer axis with a name for every number, such as layers or parts; only every nth if they have no room.
 
     `length` is the axis in pixels. Hover shows all names.
     """
-    step = math.ceil(len(names) / labels_that_fit(length, theme, slanted=slanted))
+    step = label_step(len(names), length, theme, slanted=slanted)
     shown = labels(names)
     return {
         "tickvals": list(range(len(names))),
@@ -121,10 +126,7 @@ def frame(x: float, y: float, across: float, down: float, color: str) -> dict[st
 def squares(
     n_across: int, n_down: int, theme: Theme, *, left: float, top: float, right: float, largest: float = 44
 ) -> dict[str, Any]:
-    """The part of a layout that makes a map's cells square, as large as the room allows, up to `largest` pixels.
-
-    Plotly can keep cells square by itself (`scaleanchor`), but then it draws every map twice.
-    """
+    """The part of a layout that makes a map's cells square, as large as the room allows, up to `largest` pixels."""
     across, down = theme.width - left - right, theme.height - top - _BOTTOM
     side = max(0.1, min(across / n_across, down / n_down, theme.scaled(largest)))
     return {

@@ -98,7 +98,7 @@ def next_token_pair(table: pd.DataFrame, names: tuple[str, str], *, theme: Theme
                 hovertemplate="<b>%{text}</b> (id %{customdata[0]})<br>probability %{x:.4f}<br>"
                 "change %{customdata[1]:+.3f} nats<extra></extra>",
             )
-            for column, name, color in zip(("first", "second"), names, theme.series, strict=False)
+            for column, name, color in zip(("first", "second"), names, theme.series[:2], strict=True)
         ],
         theme,
         height=height,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale
 
-from .axes import cells, frame, labels_that_fit, squares
+from .axes import cells, frame, label_step, length_of, squares
 from .theme import LIGHT, Theme, color_scale, escaped, figure, plotted, room_for_colorbar
 
 _GAP = 2  # pixels between two small maps
@@ -122,11 +122,11 @@ def _margins(theme: Theme, *, right: float) -> dict[str, float]:
 
 def _inside(place: dict[str, Any], theme: Theme) -> tuple[float, float]:
     """Width and height of the plot inside the margins, in pixels."""
-    return theme.width - place["left"] - place["right"], place["height"] - place["top"] - place["bottom"]
+    return theme.width - place["left"] - place["right"], length_of(place)
 
 
 def _head_axis(centres: NDArray[np.number], title: str, length: float, theme: Theme) -> dict[str, Any]:
-    step = -(-len(centres) // labels_that_fit(length, theme))
+    step = label_step(len(centres), length, theme)
     return {
         "tickvals": centres[::step].tolist(),
         "ticktext": [str(number) for number in range(0, len(centres), step)],

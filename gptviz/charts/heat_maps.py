@@ -45,7 +45,7 @@ def dimension_map(
         left=room(strings, theme),
         right=room_for_colorbar(theme),
         xaxis={"title": across, "showgrid": False, "zeroline": False, "range": [-0.5, values.shape[1] - 0.5]},
-        yaxis=token_axis(strings, theme, min(height, theme.height) - theme.scaled(68))
+        yaxis=token_axis(strings, theme, min(height, theme.height) - theme.above_and_below)
         | {"range": [len(strings) - 0.5, -0.5]},
         shapes=[] if chosen is None else [frame(-0.5, chosen - 0.5, values.shape[1], 1, theme.accent)],
         **cells("row", values.shape[1], len(strings)),

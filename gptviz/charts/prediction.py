@@ -61,7 +61,7 @@ def next_token_bars(table: pd.DataFrame, *, theme: Theme = LIGHT) -> go.Figure:
             "title": "probability",
             "nticks": 6,
         },
-        yaxis=named_axis(table["token"].tolist(), theme, min(height, theme.height) - theme.scaled(68))
+        yaxis=named_axis(table["token"].tolist(), theme, min(height, theme.height) - theme.above_and_below)
         | {"range": [len(table) - 0.5, -0.5], "ticksuffix": " "},
         bargap=0.25,
         annotations=[
@@ -106,7 +106,7 @@ def surprisal_bars(
         theme,
         height=theme.scaled(280),
         bottom=room(strings, theme, slanted=True),
-        xaxis=token_axis(strings, theme, theme.width - theme.scaled(85), slanted=True),
+        xaxis=token_axis(strings, theme, theme.width - theme.beside, slanted=True),
         yaxis={"title": "surprisal (bits)", "range": span(bits, *beside, from_zero=True)},
         bargap=0.15,
         **cells("column", len(strings), 1),

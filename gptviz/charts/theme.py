@@ -44,6 +44,16 @@ class Theme:
         """Colours of lines and bars side by side: first what the page is about, then what it is compared with."""
         return self.main, self.second, self.accent, self.muted
 
+    @property
+    def beside(self) -> float:
+        """Pixels of the usual margins on the left and right of a chart, together: see `figure`."""
+        return self.scaled(85)
+
+    @property
+    def above_and_below(self) -> float:
+        """Pixels of the usual margins above and below a chart, together: see `figure`."""
+        return self.scaled(68)
+
     def scaled(self, pixels: float) -> float:
         """Return a length that suits the usual font size, for this one."""
         return pixels * self.font_size / FONT_SIZE

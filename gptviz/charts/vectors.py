@@ -18,7 +18,7 @@ def token_lines(
     series: Mapping[str, NDArray[np.floating]], strings: Sequence[str], *, what: str, theme: Theme = LIGHT
 ) -> go.Figure:
     """Lines of a few quantities with one number per token, such as the lengths of embeddings: name -> [pos]."""
-    colors, across = theme.series, theme.width - theme.scaled(85)
+    colors, across = theme.series, theme.width - theme.beside
     return figure(
         [
             plotted(
@@ -38,7 +38,7 @@ def token_lines(
         bottom=room(strings, theme, slanted=True),
         xaxis=token_axis(strings, theme, across, slanted=True),
         yaxis={"title": what, "range": span(*series.values())},
-        **legend(list(series), theme, beside=theme.width - across),
+        **legend(list(series), theme, beside=theme.beside),
     )
 
 
@@ -71,7 +71,7 @@ def principal_scatter(
     }
     if n_components == 2:
         height = min(theme.scaled(480), theme.height)
-        common["text"] = _apart(coordinates, labels(strings), theme, height - theme.scaled(68))
+        common["text"] = _apart(coordinates, labels(strings), theme, height - theme.above_and_below)
         points = plotted("scatter", x=coordinates[:, 0], y=coordinates[:, 1], **common)
         return figure(
             points,
@@ -94,7 +94,7 @@ def principal_scatter(
 
 def _apart(coordinates: NDArray[np.floating], names: Sequence[str], theme: Theme, height: float) -> list[str]:
     """Return the names of points in a plot of this height, empty where a name has no room."""
-    pixels = (theme.width - theme.scaled(85), height)
+    pixels = (theme.width - theme.beside, height)
     ends = [span(column) for column in coordinates.T]
     places = [
         [share * (value - low) / (high - low) for value in column]
@@ -147,7 +147,7 @@ def position_waves(
         shapes=[{"type": "rect", "fillcolor": theme.muted, "opacity": 0.15, "line": {"width": 0}, **text}]
         if n_used
         else [],
-        **legend([f"dimension {dimension}" for dimension in dimensions], theme, beside=theme.scaled(85)),
+        **legend([f"dimension {dimension}" for dimension in dimensions], theme, beside=theme.beside),
     )
 
 
@@ -189,7 +189,7 @@ def depth_lines(
 
     `downwards` is for ranks: it puts rank 1 on top.
     """
-    colors, across = theme.series, theme.width - theme.scaled(85)
+    colors, across = theme.series, theme.width - theme.beside
     ends = span(*series.values(), logarithmic=logarithmic)
     return figure(
         [
@@ -214,7 +214,7 @@ def depth_lines(
             "range": ends[::-1] if downwards else ends,
             **(_log_ticks(ends) if logarithmic else {}),
         },
-        **legend(list(series), theme, beside=theme.width - across),
+        **legend(list(series), theme, beside=theme.beside),
     )
 
 
@@ -246,7 +246,7 @@ def dimension_lines(series: Mapping[str, NDArray[np.floating]], *, theme: Theme 
         height=theme.scaled(280),
         xaxis={"title": "dimension", "showgrid": False},
         yaxis={"range": span(*series.values())},
-        **legend(list(series), theme, beside=theme.scaled(85)),
+        **legend(list(series), theme, beside=theme.beside),
     )
 
 
@@ -266,7 +266,7 @@ def value_bars(
         hovertemplate=f"<b>%{{customdata}}</b><br>{what} %{{{'x' if horizontal else 'y'}:.5g}}<extra></extra>",
     )
     if not horizontal:
-        across = token_axis(list(names), theme, theme.width - theme.scaled(85), slanted=True)
+        across = token_axis(list(names), theme, theme.width - theme.beside, slanted=True)
         return figure(
             trace,
             theme,
@@ -276,7 +276,7 @@ def value_bars(
             yaxis={"title": what, "range": ends},
         )
     height = min(theme.scaled(90 + 30 * len(values)), theme.height)
-    down = named_axis(list(names), theme, height - theme.scaled(68)) | {"range": [len(values) - 0.5, -0.5]}
+    down = named_axis(list(names), theme, height - theme.above_and_below) | {"range": [len(values) - 0.5, -0.5]}
     return figure(
         trace, theme, height=height, left=room(names, theme), xaxis={"title": what, "range": ends}, yaxis=down
     )

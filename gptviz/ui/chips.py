@@ -31,7 +31,7 @@ def shaded_strip(tokens: Tokens, values: NDArray[np.floating] | None, titles: Se
     `values` is [pos]: the largest absolute value gets the strongest colour, negative values another one, and NaN none.
     Without values, the colours only tell neighbours apart. `titles` has one line or more per token, shown on hover.
     """
-    shades = _hues(len(tokens)) if values is None else _shades(values)
+    shades = [_hue(position) for position in range(len(tokens))] if values is None else _shades(values)
     chips = (
         f'<button class="chip" {as_attributes({TOKEN: position})} title="{html.escape(title)}" '
         f'{"aria-current=true" if position == chosen else ""} style="background:{shade}">{html.escape(string)}</button>'
@@ -44,7 +44,7 @@ def shaded_strip(tokens: Tokens, values: NDArray[np.floating] | None, titles: Se
 def about(tokens: Tokens) -> list[str]:
     """Return what a token is, for each token: its position, id and bytes, and the character that it is a part of."""
     return [
-        f"position {position} · id {id} · bytes {raw.hex(' ')}" + (f" · part of {whole}" if whole else "")
+        _place(position, id, raw) + (f" · part of {whole}" if whole else "")
         for position, ((id, raw, _), whole) in enumerate(zip(tokens, characters(tokens), strict=True))
     ]
 
@@ -62,7 +62,7 @@ def pieces(parts: Sequence[bytes]) -> None:
 
 def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence[str]) -> Iterator[str]:
     for offset, (id, raw, string) in enumerate(tokens):
-        title = titles[offset] if titles else f"position {first + offset} · id {id} · bytes {raw.hex(' ')}"
+        title = titles[offset] if titles else _place(first + offset, id, raw)
         frame = "outline:2px solid currentColor;" if first + offset in marked else ""
         yield (
             f'<span class="chip" title="{html.escape(title)}" style="{frame}background:{_hue(first + offset)}">'
@@ -70,12 +70,12 @@ def _chips(tokens: Tokens, marked: Collection[int], first: int, titles: Sequence
         )
 
 
+def _place(position: int, id: int, raw: bytes) -> str:
+    return f"position {position} · id {id} · bytes {raw.hex(' ')}"
+
+
 def _hue(position: int) -> str:
     return f"rgba({_COLORS[position % len(_COLORS)]},0.33)"
-
-
-def _hues(n_tokens: int) -> list[str]:
-    return [_hue(position) for position in range(n_tokens)]
 
 
 def _shades(values: NDArray[np.floating]) -> list[str]:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from gptviz.interventions import Part
 from gptviz.ui import settings, state
 from gptviz.ui.assets import asset
 from gptviz.ui.glossary import tooltip
@@ -35,10 +36,10 @@ def as_attributes(chosen: Mapping[Setting[Any], Any], page: str = "") -> str:
     return f'data-go="{html.escape(page)}" data-settings="{html.escape(urlencode(words))}"'
 
 
-def head_link(layer: int, head: int, text: str = "") -> str:
+def head_link(layer: int, head: int) -> str:
     """Return HTML for a head's name, which opens the menu of what can be done with the head."""
-    label = html.escape(text or f"L{layer}H{head}")
-    return f'<button class="link" aria-haspopup="menu" data-go="attention" data-head="{layer}-{head}">{label}</button>'
+    name = Part("head", layer, head)
+    return f'<button class="link" aria-haspopup="menu" data-go="attention" data-head="{layer}-{head}">{name}</button>'
 
 
 def with_terms(sentence: str) -> str:

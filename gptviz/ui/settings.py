@@ -304,7 +304,7 @@ def _parts_of(words: list[str], shown: Shown) -> list[str]:
 
 def parts_off(words: list[str], layer: int, head: int) -> list[str]:
     """Return the parts that `OFF` names, where head `head` of layer `layer` is open."""
-    return [f"L{layer}H{head}"] if words == OPEN_HEAD else words
+    return [str(Part("head", layer, head))] if words == OPEN_HEAD else words
 
 
 OFF: Setting[list[str]] = Setting("off", OPEN_HEAD, PARTS, fit=_parts_of)
